@@ -1,0 +1,84 @@
+# Keyward's tasks. `make help` lists them; CONTRIBUTING.md says when to use which.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME  ?= 20s
+BENCHTIME ?= 1s
+RACECOUNT ?= 3
+# Further flags for go test and for the program, as in `make test TESTFLAGS=-v` and `make run ARGS='--listen 127.0.0.1:7460'`.
+TESTFLAGS ?=
+ARGS      ?=
+
+TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
+# The packages that a request passes through.
+HOT  := ./caller ./cache ./credential ./provider ./proxy ./seal
+
+.PHONY: help
+help: ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## builds Keyward and starts it with stand-ins for all providers and a demo org: no account, no key, no set-up
+	@exec bin/keyward serve --dev $(ARGS)
+
+.PHONY: build
+build: ## builds bin/keyward, a static binary
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyward ./cmd/keyward
+
+.PHONY: generate
+generate: ## writes what is generated: the flag table in docs/cli.md and the like
+	go generate ./...
+
+# Allocations are counted without the race detector, which makes some of its own.
+.PHONY: test
+test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs; installs what they need when it may
+	@tools/testdeps.sh
+	@flags=$$(tools/raceflags.sh); \
+	go test $$flags -skip Allocate $(TESTFLAGS) ./...; \
+	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
+	cd examples && go test $$flags $(TESTFLAGS) ./...
+
+.PHONY: test-short
+test-short: ## runs the quick tests: SQLite only, no race detector, no SDKs
+	KEYWARD_TEST_NO_POSTGRES=1 go test -short $(TESTFLAGS) ./...
+
+.PHONY: race
+race: ## runs the program's tests under the race detector RACECOUNT times
+	@tools/testdeps.sh
+	CGO_ENABLED=1 go test -race -skip Allocate -count=$(RACECOUNT) $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabilities
+	@go mod tidy -diff
+	@$(TOOL) golangci-lint run ./...
+	@cd examples && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@tools/vulncheck.sh
+
+.PHONY: fmt
+fmt: ## formats the Go code
+	@git ls-files -co --exclude-standard '*.go' | xargs $(TOOL) gofumpt -l -w
+
+.PHONY: fuzz
+fuzz: ## runs every fuzz target for FUZZTIME
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort | while read -r dir name; do \
+		echo "== $$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir"; \
+	done
+
+.PHONY: bench
+bench: ## runs the benchmarks of the hot path and of the whole program; BASE=FILE compares with an earlier bench/out/go.txt
+	@mkdir -p bench/out
+	go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $(HOT) ./bench | tee bench/out/go.txt
+	@if [ -n "$(BASE)" ]; then $(TOOL) benchstat "$(BASE)" bench/out/go.txt; fi
+
+.PHONY: cover
+cover: ## measures which statements the tests reach: cover.out
+	@tools/testdeps.sh
+	go test -coverpkg=./... -coverprofile=cover.out $(TESTFLAGS) ./...
+	@go tool cover -func=cover.out | tail -n 1
+
+.PHONY: clean
+clean: ## removes what was built and measured
+	rm -rf bin bench/out cover.out
