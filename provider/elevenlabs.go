@@ -1,0 +1,56 @@
+package provider
+
+// ElevenLabs makes speech: https://elevenlabs.io/docs/api-reference/introduction. A workspace with data residency is one of its own, with
+// keys of its own, at a host of its own. WebSockets are authenticated by the same header on the upgrade.
+var ElevenLabs = Provider{
+	Name:  "elevenlabs",
+	Title: "ElevenLabs",
+	Hosts: []string{
+		elevenLabsHost, "api.us.elevenlabs.io", "api.eu.residency.elevenlabs.io", "api.in.residency.elevenlabs.io", "api.sg.residency.elevenlabs.io",
+	},
+	DefaultHost: byRegion(elevenLabsHost, map[string]string{
+		"global": elevenLabsHost, "us": "api.us.elevenlabs.io", "eu": "api.eu.residency.elevenlabs.io",
+		"in": "api.in.residency.elevenlabs.io", "sg": "api.sg.residency.elevenlabs.io",
+	}),
+	Fields: []Field{
+		{
+			Name: "api_key", Title: "API key", Help: "Begins with sk_. In ElevenLabs' settings under API keys; a key belongs to one workspace.",
+			Example: "sk_0123456789abcdef0123456789abcdef0123456789abcdef", Secret: true, Required: true, Pattern: visible, PatternHelp: visibleHelp,
+		},
+		{
+			Name: "region", Title: "Region", Help: "Where the workspace lives: global (the default, the nearest servers), us, or with data residency eu, in, sg.",
+			Example: "eu", Options: []string{"global", "us", "eu", "in", "sg"},
+		},
+		{
+			Name: "agent_ids", Title: "Agent ids", Help: "The org's agents. Webhooks on the path that all orgs share are resolved by them.",
+			Example: "agent_0123456789abcdefghijklmnop", Kind: List, Pattern: identifier, PatternHelp: identifierHelp, Account: asTyped,
+		},
+		webhookSecret("Begins with wsec_. Shown once, when the webhook is made in ElevenLabs' settings.", "wsec_0123456789abcdef0123456789abcdef"),
+	},
+	AuthHeaders: callerHeaders("Xi-Api-Key"),
+	AuthParams:  []string{"authorization", "xi-api-key", "xi_api_key"},
+	Inject:      injectElevenLabs,
+	SecretRoutes: []SecretRoute{
+		{Method: "POST", Path: "/v1/service-accounts/*/api-keys"},
+		{Method: "POST", Path: "/v1/workspace/webhooks"},
+	},
+	SecretFields: []SecretFields{
+		{Path: "/v1/user", Names: []string{"xi_api_key"}},
+		{Path: "/**", Names: []string{"xi_api_key", "xi-api-key", "webhook_secret"}, Maybe: true},
+	},
+}
+
+const elevenLabsHost = "api.elevenlabs.io"
+
+func injectElevenLabs(r *Request, s Secret) error {
+	key := s.Field("api_key")
+	if len(key) == 0 {
+		return errNoAPIKey
+	}
+	setBare(r, "Xi-Api-Key", key)
+	return nil
+}
+
+var errNoAPIKey = &IncompleteError{"api_key"}
+
+func asTyped(id string) string { return id }

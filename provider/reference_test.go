@@ -1,0 +1,107 @@
+package provider
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+var updateReference = flag.Bool("update-reference", false, "write docs/reference/credentials.md anew")
+
+const referencePath = "../docs/reference/credentials.md"
+
+func TestCredentialReference(t *testing.T) {
+	want := reference()
+	if *updateReference {
+		if err := os.WriteFile(referencePath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(referencePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s differs from the providers' fields: run go generate ./provider", referencePath)
+	}
+}
+
+// reference is docs/reference/credentials.md, all of it out of All.
+func reference() string {
+	var b strings.Builder
+	b.WriteString(`# Fields of a credential
+
+<!-- Generated from the providers in provider/ by go generate ./provider. Change it there. -->
+
+What one org holds with one provider, as ` + "`keyward credentials set` and the management API take it: one JSON object. `GET /api/providers`" + ` says the
+same. A field that is not needed is left out. *Secret* ones are write-only: what is shown of one is its last four characters at most, and none of
+one shorter than twelve.
+`)
+	for _, p := range All {
+		fmt.Fprintf(&b, "\n## %s: `%s`\n\n", p.Title, p.Name)
+		writeFields(&b, p.Fields)
+		for _, f := range p.Fields {
+			if len(f.Members) > 0 {
+				fmt.Fprintf(&b, "\nMembers of `%s`, each of which may be left out:\n\n", f.Name)
+				writeFields(&b, f.Members)
+			}
+		}
+		writeHosts(&b, p)
+	}
+	return b.String()
+}
+
+func writeFields(b *strings.Builder, fields []Field) {
+	b.WriteString("| field | value | meaning | example |\n|---|---|---|---|\n")
+	for _, f := range fields {
+		name := "`" + f.Name + "`"
+		if f.Required {
+			name += " (required)"
+		}
+		value := map[Kind]string{List: "list of texts", TextOrList: "text or list", Object: "object", Flag: "true, false", Number: "number"}[f.Kind]
+		if value == "" {
+			value = "text"
+		}
+		if f.Kind == Number {
+			value = fmt.Sprintf("%d to %d", f.Min, f.Max)
+		}
+		if len(f.Options) > 0 {
+			value = "`" + strings.Join(f.Options, "`, `") + "`"
+		}
+		if f.Secret {
+			value = "*secret* " + value
+		}
+		meaning := f.Help
+		if f.Pattern != nil && f.PatternHelp != visibleHelp && f.PatternHelp != identifierHelp { // those go without saying
+			meaning += " Must be " + f.PatternHelp + "."
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | `%s` |\n", name, value, strings.ReplaceAll(meaning, "|", `\|`), f.Example)
+	}
+}
+
+// writeHosts lists the hosts, long lists by their pattern.
+func writeHosts(b *strings.Builder, p *Provider) {
+	var plain []string
+	products, regional := 0, 0
+	for _, h := range p.Hosts {
+		switch {
+		case p != &Twilio || h == twilioHost:
+			plain = append(plain, "`"+h+"`")
+		case strings.Count(h, ".") > 3:
+			regional++
+		default:
+			products++
+		}
+	}
+	fmt.Fprintf(b, "\nHosts: %s", strings.Join(plain, ", "))
+	if p == &Twilio {
+		fmt.Fprintf(b, " and those of the other products, like `verify.twilio.com` (%d), also with edge and region, like `verify.dublin.ie1.twilio.com` (%d)", products, regional)
+	}
+	b.WriteString(".")
+	if len(p.OwnHosts) > 0 {
+		fmt.Fprintf(b, " Keyward itself calls `%s`, which no caller can reach.", strings.Join(p.OwnHosts, "`, `"))
+	}
+	b.WriteString("\n")
+}

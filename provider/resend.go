@@ -1,0 +1,38 @@
+package provider
+
+import "regexp"
+
+// Resend sends e-mail: https://resend.com/docs/api-reference/introduction. One host, one key, no account id anywhere. It refuses
+// requests without a User-Agent: https://resend.com/docs/api-reference/introduction#user-agent.
+var Resend = Provider{
+	Name:        "resend",
+	Title:       "Resend",
+	Hosts:       []string{resendHost},
+	DefaultHost: always(resendHost),
+	Fields: []Field{
+		{
+			Name: "api_key", Title: "API key", Help: "Begins with re_. In Resend's dashboard under API keys; one with sending access is enough to send.",
+			Example: "re_0123abcd_0123456789abcdefghijklmn", Secret: true, Required: true, Pattern: visible, PatternHelp: visibleHelp,
+		},
+		{
+			Name: "from_email", Title: "From address", Help: "The sender's address, at a domain that Resend has verified.",
+			Example: "Acme <hello@acme.example>", Pattern: regexp.MustCompile(`^([^<>@]*<[^\s<>@]+@[^\s<>@]+>|[^\s<>@]+@[^\s<>@]+)$`),
+			PatternHelp: "an e-mail address, with or without a name in front of it",
+		},
+		webhookSecret("Begins with whsec_. In Resend's dashboard at the webhook's endpoint.", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"),
+	},
+	UserAgent:   true,
+	AuthHeaders: callerHeaders(),
+	Inject:      bearer("api_key"),
+	SecretRoutes: []SecretRoute{
+		{Method: "POST", Path: "/api-keys"},
+		{Method: "POST", Path: "/webhooks"},
+		{Method: "POST", Path: "/webhooks/*/signing-secret/rotate"},
+	},
+	SecretFields: []SecretFields{
+		{Path: "/webhooks/**", Names: []string{"signing_secret"}},
+		{Path: "/logs/**", Names: []string{"request_body", "response_body"}}, // of earlier requests, those that made keys included
+	},
+}
+
+const resendHost = "api.resend.com"
