@@ -1,0 +1,130 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+const childStore = "KEYWARD_TEST_CHILD_STORE"
+
+// A process that is killed in the middle of its writes has lost none that it acknowledged, and what is there is whole.
+func TestKilled(t *testing.T) {
+	if url := os.Getenv(childStore); url != "" {
+		writeUntilKilled(t, url)
+		return
+	}
+	onBoth(t, func(t *testing.T, e engine) {
+		acked := map[Ref]int64{} // :: credential → last acknowledged version
+		gone := map[Ref]bool{}
+		writes := 0
+		for round := range 4 {
+			for _, line := range runAndKill(t, e, round) {
+				var what, org string
+				var version int64
+				if n, err := fmt.Sscanf(line, "%s %s %d", &what, &org, &version); n != 3 {
+					t.Fatalf("%q: %v", line, err)
+				}
+				ref := Ref{org, "twilio"}
+				acked[ref], gone[ref] = version, what == "deleted"
+				writes++
+			}
+			began := time.Now()
+			d := e.open(t)
+			check(t, d, acked, gone)
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("ready after %v", took)
+			}
+		}
+		if writes < 20 {
+			t.Errorf("%d acknowledged writes are too few to prove anything", writes)
+		}
+	})
+}
+
+// check finds every acknowledged write. One more may have been committed for each: its acknowledgement was lost with the process.
+func check(t *testing.T, d *DB, acked map[Ref]int64, gone map[Ref]bool) {
+	t.Helper()
+	ctx := t.Context()
+	if d.lite != nil {
+		var sound string
+		ok(t, d.w.QueryRowContext(ctx, "PRAGMA integrity_check").Scan(&sound))
+		same(t, sound, "ok")
+	}
+	for ref, version := range acked {
+		latest, exists, err := d.LatestVersion(ctx, ref)
+		ok(t, err)
+		if latest < version || latest > version+1 || latest == version && exists == gone[ref] {
+			t.Fatalf("%v: acknowledged %d (deleted: %v), found %d (exists: %v)", ref, version, gone[ref], latest, exists)
+		}
+		if !exists {
+			continue
+		}
+		c, _, err := d.Credential(ctx, ref)
+		ok(t, err)
+		if c.Version != latest || !bytes.Equal(c.Sealed, sealed(ref, c.Version).Sealed) {
+			t.Fatalf("%v: half a row: %d, %+v", ref, latest, c)
+		}
+		owner, err := d.AccountOwner(ctx, "twilio", "account_sid", fmt.Sprintf("%s-%d", ref.Org, c.Version))
+		ok(t, err)
+		same(t, owner, ref.Org)
+	}
+	// As many audit rows as versions: none without its write, no write without its row.
+	var versions, events int64
+	ok(t, d.r.QueryRowContext(ctx, "SELECT sum(version) FROM row_versions").Scan(&versions))
+	ok(t, d.r.QueryRowContext(ctx, "SELECT count(*) FROM audit_log").Scan(&events))
+	same(t, events, versions)
+}
+
+// runAndKill runs a child that writes, kills it at some moment, and returns the acknowledgements that came through.
+func runAndKill(t *testing.T, e engine, round int) (lines []string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilled$")
+	cmd.Env = append(os.Environ(), childStore+"="+e.url, fmt.Sprintf("KEYWARD_TEST_ROUND=%d", round))
+	out, err := cmd.StdoutPipe()
+	ok(t, err)
+	ok(t, cmd.Start())
+	read := bufio.NewScanner(out)
+	var kill *time.Timer
+	for read.Scan() {
+		lines = append(lines, read.Text())
+		if kill == nil {
+			kill = time.AfterFunc(time.Duration(60+37*round)*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		}
+	}
+	if cmd.Wait() == nil || kill == nil {
+		t.Fatalf("the child ended by itself: %q", lines)
+	}
+	return lines
+}
+
+func writeUntilKilled(t *testing.T, url string) {
+	d, err := Open(context.Background(), url, Options{})
+	ok(t, err)
+	ctx := context.Background()
+	errs := atOnce(3, func(i int) error {
+		for n := 0; ; n++ {
+			ref := Ref{fmt.Sprintf("org-%s-%d-%d", os.Getenv("KEYWARD_TEST_ROUND"), i, n%4), "twilio"}
+			latest, exists, err := d.LatestVersion(ctx, ref)
+			if err != nil {
+				return err
+			}
+			what := "put"
+			if exists && n%7 == 6 {
+				what, err = "deleted", d.DeleteCredential(ctx, by, ref, latest)
+			} else {
+				err = d.PutCredential(ctx, by, sealed(ref, latest+1, Account{"account_sid", fmt.Sprintf("%s-%d", ref.Org, latest+1)}))
+			}
+			if err != nil {
+				return err
+			}
+			_, _ = os.Stdout.WriteString(fmt.Sprintf("%s %s %d\n", what, ref.Org, latest+1)) // in one write(2)
+		}
+	})
+	t.Fatal(errs)
+}

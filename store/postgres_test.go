@@ -1,0 +1,318 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/internal/pgtest"
+)
+
+func postgres(t testing.TB, url string) *DB {
+	t.Helper()
+	d := engine{"postgres", url}.open(t)
+	if _, err := d.MigrateUp(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// quick runs f, which must not take longer than a call to a store that is down may.
+func quick(t testing.TB, limit time.Duration, f func() error) error {
+	t.Helper()
+	began := time.Now()
+	err := f()
+	if took := time.Since(began); took > limit {
+		t.Errorf("took %v, more than %v: %v", took, limit, err)
+	}
+	return err
+}
+
+func read(d *DB) error { _, _, err := d.Credential(context.Background(), acmeTwilio); return err }
+
+func TestPostgresRestarts(t *testing.T) {
+	server := pgtest.Start(t)
+	d := postgres(t, server.New(t))
+	put(t, d, acmeTwilio)
+	// Fill the pool: each of its connections will turn out to be dead.
+	ok(t, errors.Join(atOnce(maxConns, func(int) error {
+		_, err := d.r.ExecContext(t.Context(), "SELECT pg_sleep(0.2)")
+		return err
+	})...))
+	w := follow(t, d)
+
+	server.Stop(t)
+	is(t, quick(t, time.Second, func() error { return read(d) }), ErrUnavailable)
+	is(t, quick(t, time.Second, func() error { return d.PutCredential(t.Context(), by, sealed(acmeTwilio, 2)) }), ErrUnavailable)
+	is(t, quick(t, time.Second, func() error { return d.Ping(t.Context()) }), ErrUnavailable)
+	is(t, quick(t, time.Second, func() error { return d.CheckSchema(t.Context()) }), ErrUnavailable)
+	is(t, quick(t, time.Second, func() error { _, err := d.MigrateUp(t.Context()); return err }), ErrUnavailable)
+	eventually(t, time.Second, "the feed is down", func() bool { return !d.FeedLive() })
+	began := time.Now()
+	for range 1000 {
+		is(t, read(d), ErrUnavailable)
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("1000 reads of a store that is down took %v: more than one of them tried to connect", took)
+	}
+
+	w.take()
+	server.Start(t)
+	eventually(t, 2*time.Second, "reads go on", func() bool { return read(d) == nil })
+	eventually(t, 2*time.Second, "the feed is live", d.FeedLive)
+	if told := w.take(); !slices.Contains(told, Change{}) {
+		t.Errorf("after a gap: told %v", told)
+	}
+	put(t, d, acmeTwilio)
+	put(t, engine{"postgres", d.pg.config.ConnString()}.open(t), Ref{"globex", "vapi"})
+	eventually(t, time.Second, "changes are heard", func() bool { return slices.Contains(w.take(), Change{KindCredential, "globex"}) })
+}
+
+// A restart between two calls costs neither a read nor a write.
+func TestPostgresRestartUnnoticed(t *testing.T) {
+	server := pgtest.Start(t)
+	d := postgres(t, server.New(t))
+	for round := range 4 {
+		ok(t, errors.Join(atOnce(maxConns, func(int) error {
+			_, err := d.r.ExecContext(t.Context(), "SELECT pg_sleep(0.05)")
+			return err
+		})...))
+		server.Stop(t)
+		server.Start(t)
+		if round%2 == 0 {
+			if err := read(d); !errors.Is(err, ErrNotFound) {
+				t.Fatalf("round %d: %v", round, err)
+			}
+		} else {
+			ok(t, d.AddEvent(t.Context(), Event{Action: "x"}))
+		}
+	}
+}
+
+// A network that swallows packets: calls end, the feed does not claim to be live, and all goes on when it heals.
+func TestPostgresHangs(t *testing.T) {
+	url := pgtest.New(t)
+	c := newCable(t, url)
+	d := postgres(t, c.url)
+	put(t, d, acmeTwilio)
+	w := follow(t, d)
+	ok(t, read(d))
+
+	c.set(true)
+	cut := time.Now()
+	errs := atOnce(2*maxConns, func(int) error {
+		return quick(t, 1500*time.Millisecond, func() error { return read(d) })
+	})
+	for _, err := range errs {
+		is(t, err, ErrUnavailable)
+	}
+	if d.FeedLive() {
+		t.Errorf("%v after the cut, the feed is said to be live", time.Since(cut))
+	}
+	is(t, quick(t, 6*time.Second, func() error { return d.AddEvent(t.Context(), Event{}) }), ErrUnavailable)
+	w.take()
+	put(t, postgres(t, url), Ref{"globex", "vapi"}) // meanwhile, by another sidecar
+
+	c.set(false)
+	eventually(t, 2*time.Second, "reads go on", func() bool { return read(d) == nil })
+	eventually(t, 3*time.Second, "the feed is live", d.FeedLive)
+	told := w.take()
+	if !slices.Contains(told, Change{}) && !slices.Contains(told, Change{KindCredential, "globex"}) {
+		t.Errorf("told %v", told)
+	}
+}
+
+// The feed is live only for so long after its last proof; the connection is not given up for a short stall.
+func TestPostgresFeedIsNeverTrustedLong(t *testing.T) {
+	url := pgtest.New(t)
+	c := newCable(t, url)
+	d, other := postgres(t, c.url), postgres(t, url)
+	w := follow(t, d)
+	w.take()
+	c.set(true)
+	// What is written now is unknown to d, and within a second it knows that.
+	put(t, other, acmeTwilio)
+	written := time.Now()
+	eventually(t, time.Second, "the feed is not live", func() bool { return !d.FeedLive() })
+	time.Sleep(time.Until(written.Add(1200 * time.Millisecond)))
+	c.set(false)
+	eventually(t, time.Second, "the feed is live", d.FeedLive)
+	if told := w.take(); !slices.Equal(told, []Change{{KindCredential, "acme"}}) {
+		t.Errorf("live, and told %v", told)
+	}
+}
+
+// Everything works where a transaction pooler stands between, but for the feed, which knows that it does not.
+func TestPostgresPooler(t *testing.T) {
+	for name, test := range map[string]func(*testing.T, engine){
+		"Credential": testCredential, "Compare": testCompare, "Accounts": testAccounts, "Assistant": testAssistant, "Token": testToken,
+		"Listings": testListings, "Audit": testAudit, "OneWriterWins": testOneWriterWins, "FollowersMissNone": testFollowersMissNone,
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := newPooler(t, pgtest.New(t), 3)
+			postgres(t, url)
+			test(t, engine{"postgres", url})
+		})
+	}
+	t.Run("Deaf", func(t *testing.T) {
+		direct := pgtest.New(t)
+		var log syncBuffer
+		d, err := Open(t.Context(), newPooler(t, direct, 3), Options{Log: zerolog.New(&log)})
+		ok(t, err)
+		defer func() { ok(t, d.Close()) }()
+		if _, err := d.MigrateUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = d.Watch(t.Context(), func(Change) {}) }()
+		eventually(t, 4*time.Second, "it is said why", func() bool { return strings.Contains(log.String(), "transaction pooler") })
+		if d.FeedLive() {
+			t.Error("a feed that hears nothing is live")
+		}
+		// A sidecar that is connected directly hears what is written through the pooler.
+		w := follow(t, postgres(t, direct))
+		put(t, d, acmeTwilio)
+		eventually(t, time.Second, "it is heard", func() bool { return slices.Contains(w.take(), Change{KindCredential, "acme"}) })
+	})
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+func (s *syncBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
+
+// Whoever changes a row, by whatever means, is heard; that something was used is no change.
+func TestPostgresTriggers(t *testing.T) {
+	d := postgres(t, pgtest.New(t))
+	put(t, d, acmeTwilio)
+	ok(t, d.PutAssistant(t.Context(), by, &Assistant{ID: "asst_1", Org: "acme"}, 0))
+	ok(t, d.PutToken(t.Context(), by, &Token{Name: "w", Hash: [32]byte{1}}))
+	w := follow(t, d)
+	for _, c := range []struct {
+		statement string
+		want      []Change
+	}{
+		{"UPDATE org_credentials SET is_active = false", []Change{{KindCredential, "acme"}}},
+		{"UPDATE assistant_org_mapping SET org_id = 'globex'", []Change{{KindAssistant, "asst_1"}}},
+		{"UPDATE assistant_org_mapping SET last_used_at = now()", nil},
+		{"UPDATE caller_tokens SET last_used_at = now()", nil},
+		{"UPDATE caller_tokens SET revoked_at = now()", []Change{{KindToken, "01" + strings.Repeat("00", 31)}}},
+		{"DELETE FROM org_credentials", []Change{{KindCredential, "acme"}}},
+		{"TRUNCATE assistant_org_mapping", []Change{{}}},
+		{"INSERT INTO row_versions VALUES ('x', 'y', 1)", nil},
+	} {
+		w.take()
+		if _, err := d.w.ExecContext(t.Context(), c.statement); err != nil {
+			t.Fatal(err)
+		}
+		// What was written afterwards is heard afterwards: then everything before has been.
+		if _, err := d.w.ExecContext(t.Context(), "SELECT pg_notify('keyward', 'token:mark')"); err != nil {
+			t.Fatal(err)
+		}
+		var told []Change
+		eventually(t, time.Second, c.statement, func() bool {
+			told = append(told, w.take()...)
+			return slices.Contains(told, Change{KindToken, "mark"})
+		})
+		same(t, told[:len(told)-1], append([]Change{}, c.want...))
+	}
+	if _, err := d.w.ExecContext(t.Context(), "TRUNCATE audit_log"); err == nil || !strings.Contains(err.Error(), "append-only") {
+		t.Errorf("TRUNCATE audit_log: %v", err)
+	}
+}
+
+// An up-to-date store needs no right to migrate, and serving needs no more than reading and writing rows.
+func TestPostgresRoles(t *testing.T) {
+	url := pgtest.New(t)
+	owner := postgres(t, url)
+	role := fmt.Sprintf("app_%d", time.Now().UnixNano())
+	for _, statement := range []string{
+		"CREATE ROLE " + role + " LOGIN",
+		"REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON org_credentials, provider_accounts, assistant_org_mapping, caller_tokens, row_versions TO " + role,
+		"GRANT SELECT, INSERT ON audit_log TO " + role,
+		"GRANT USAGE ON SEQUENCE audit_log_id_seq TO " + role,
+		"GRANT SELECT ON keyward_schema_version TO " + role,
+	} {
+		if _, err := owner.w.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	t.Cleanup(func() {
+		_, _ = owner.w.ExecContext(context.Background(), "DROP OWNED BY "+role)
+		_, _ = owner.w.ExecContext(context.Background(), "DROP ROLE "+role)
+	})
+	e := engine{"postgres", strings.Replace(url, "user=keyward", "user="+role, 1)}
+	d := e.open(t)
+	n, err := d.MigrateUp(t.Context())
+	if n != 0 || err != nil {
+		t.Fatalf("%d, %v", n, err)
+	}
+	testCredential(t, e)
+	ok(t, d.AddEvent(t.Context(), Event{Action: "x"}))
+	ok(t, d.PutAssistant(t.Context(), by, &Assistant{ID: "asst_1", Org: "acme"}, 0))
+	ok(t, d.PutToken(t.Context(), by, &Token{Name: "w"}))
+	w := follow(t, d)
+	put(t, owner, acmeTwilio)
+	eventually(t, time.Second, "it is heard", func() bool { return slices.Contains(w.take(), Change{KindCredential, "acme"}) })
+}
+
+// Listings come in the order of bytes, and go on where they stopped, whatever order the database's locale has.
+func TestPostgresLocale(t *testing.T) {
+	url := pgtest.New(t)
+	name := fmt.Sprintf("icu_%d", time.Now().UnixNano())
+	home := engine{"postgres", url}.open(t)
+	if _, err := home.w.ExecContext(t.Context(), "CREATE DATABASE "+name+" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"); err != nil {
+		t.Skipf("NOT TESTED WITH A LOCALE: this PostgreSQL has no ICU: %v", err)
+	}
+	t.Cleanup(func() { _, _ = home.w.ExecContext(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") })
+	e := engine{"postgres", strings.Replace(url, home.pg.config.Database, name, 1)}
+	d := postgres(t, e.url)
+	var locale bool
+	ok(t, d.r.QueryRowContext(t.Context(), "SELECT 'a' < 'B'").Scan(&locale))
+	if !locale {
+		t.Fatal("the database compares bytes by itself: this tests nothing")
+	}
+	testListings(t, e)
+}
+
+// No error of opening or connecting says what the URL holds.
+func TestPostgresURLs(t *testing.T) {
+	for _, url := range []string{
+		"postgres://app:hunter2@127.0.0.1:1/db",
+		"postgres://app:hunter2@127.0.0.1:99999/db",
+		"postgres://app:hunter2@:::/db",
+		"postgres://app:hunter2%zz@127.0.0.1/db",
+		"postgres://app:hunter2@127.0.0.1:1/db?sslmode=nonsense",
+		"postgres://127.0.0.1:1/db?user=app&password=hunter2",
+	} {
+		d, err := Open(t.Context(), url, Options{})
+		if err == nil {
+			err = d.Ping(t.Context())
+			_ = d.Close()
+			is(t, err, ErrUnavailable)
+		}
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	d, err := Open(t.Context(), "postgres:///x?host=/nowhere&pool_max_conns=3&pool_min_conns=1", Options{})
+	ok(t, err)
+	same(t, d.w.Stats().MaxOpenConnections, 3)
+	same(t, d.pg.config.RuntimeParams, map[string]string{"application_name": "keyward"})
+	ok(t, d.Close())
+}

@@ -1,0 +1,283 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/ncruces/go-sqlite3/driver"
+)
+
+const (
+	readers     = 4 // connections for reads: each costs memory, and a read takes microseconds
+	busyTimeout = 4 * time.Second
+
+	pollEvery = 100 * time.Millisecond // how often a watcher looks for commits of other processes
+)
+
+// A lite is what only SQLite has.
+type lite struct {
+	path   string
+	opened atomic.Int64  // how many connections for writes there have been; there is one at a time
+	dirty  chan struct{} // holds one when the log may hold what was removed from the file
+
+	// What look saw last. Whoever holds the connection for writes owns them.
+	looked        bool
+	conn, version int64
+}
+
+// openSQLite opens the file with one connection for writes and several for reads: in WAL mode neither waits for the other. SQLite's
+// defaults are not for secrets: it makes files that others may read, gives up at once when another process writes, and leaves deleted
+// content in the file.
+func (d *DB) openSQLite(ctx context.Context, path string) error {
+	if path == "" {
+		return errors.New("after sqlite: comes a path, as sqlite:/var/lib/keyward/keyward.db")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // SQLite itself follows no link
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := makePrivate(path); err != nil {
+		return err
+	}
+	d.engine, d.lite = "sqlite", &lite{path: path, dirty: make(chan struct{}, 1)}
+
+	name := "file:" + (&url.URL{Path: path}).EscapedPath() +
+		"?_txlock=immediate" + // a transaction that read before it writes cannot get the lock any more
+		"&modeof=" + url.PathEscape(path) // the log has the file's mode
+	d.w, err = driver.Open(name, d.lite.forWrites)
+	if err != nil {
+		return err
+	}
+	d.w.SetMaxOpenConns(1)
+	d.w.SetMaxIdleConns(1)
+	d.r, err = driver.Open(name, forReads)
+	if err != nil {
+		return err
+	}
+	d.r.SetMaxOpenConns(readers)
+	d.r.SetMaxIdleConns(readers)
+
+	if err := d.lite.firstUse(ctx, d.w); err != nil {
+		_ = d.r.Close()
+		_ = d.w.Close()
+		if errors.Is(err, sqlite3.NOTADB) {
+			return fmt.Errorf("%s is not an SQLite database", path)
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	d.feeds.Go(func() { d.lite.cleanUp(d.closing, d.w) })
+	return nil
+}
+
+// forWrites sets up a new connection for writes.
+func (l *lite) forWrites(c *sqlite3.Conn) error {
+	l.opened.Add(1)
+	if err := c.BusyTimeout(busyTimeout); err != nil {
+		return err
+	}
+	return c.Exec(`PRAGMA journal_mode = wal; PRAGMA synchronous = full; PRAGMA secure_delete = on; PRAGMA foreign_keys = on; PRAGMA trusted_schema = off`)
+}
+
+func forReads(c *sqlite3.Conn) error {
+	if err := c.BusyTimeout(busyTimeout); err != nil {
+		return err
+	}
+	return c.Exec(`PRAGMA query_only = on; PRAGMA trusted_schema = off`)
+}
+
+// firstUse connects, which makes the log and its index beside the file. Two processes that do so at the same moment may refuse each
+// other, without waiting, while the file is switched to WAL mode.
+func (l *lite) firstUse(ctx context.Context, w *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	var mode string
+	for {
+		err := w.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&mode)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, sqlite3.BUSY) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if mode != "wal" {
+		return fmt.Errorf("its file system does not support SQLite's WAL mode (the journal mode is %q): the store must be on a local disk", mode)
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if err := makePrivate(l.path + suffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePrivate makes the file be there, and be nobody else's to read.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return f.Chmod(0o600)
+	}
+	return nil
+}
+
+// look announces Change{} when another process, or another Keyward in this one, has committed since the last look. data_version counts
+// exactly the commits of others on the connection that it is asked on, which is why this must be the one for writes.
+func (l *lite) look(ctx context.Context, conn *sql.Conn, announce func(...Change)) error {
+	var version int64
+	if err := conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
+		return err
+	}
+	now := l.opened.Load() // a new connection counts anew
+	if l.looked && (version != l.version || now != l.conn) {
+		announce(Change{})
+	}
+	l.looked, l.conn, l.version = true, now, version
+	return nil
+}
+
+// poll feeds one watcher until ctx ends.
+func (d *DB) poll(ctx context.Context, w *watcher) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	gap, lost := true, false // lost: and it is in the log
+	for {
+		asked := d.now()
+		err := d.pollOnce(ctx)
+		switch {
+		case err == nil:
+			if gap {
+				d.announceTo(w, Change{})
+			}
+			if lost {
+				d.log.Info().Msg("the store's change feed is live again")
+			}
+			gap, lost = false, false
+			w.beat.Store(asked)
+		case ctx.Err() == nil:
+			if !lost {
+				d.log.Warn().Err(err).Msg("the store's change feed is down; cached values are checked with the store before use")
+			}
+			gap, lost = true, true
+			w.beat.Store(dead)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (d *DB) pollOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	conn, err := d.w.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return d.lite.look(ctx, conn, d.announce)
+}
+
+// removed says that something sealed was taken out of the store, which SQLite's log still holds.
+func (d *DB) removed() {
+	if d.lite == nil {
+		return
+	}
+	select {
+	case d.lite.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// cleanUp folds the log into the file, where secure_delete has overwritten what was removed, and empties it. It is owned by the DB. It waits
+// for a quiet moment: readers keep the log from being emptied, and it must not keep writers waiting.
+func (l *lite) cleanUp(ctx context.Context, w *sql.DB) {
+	const patience, pause = 20 * time.Millisecond, 200 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			return // closing the last connection does the same
+		case <-l.dirty:
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			if l.empty(ctx, w, patience) {
+				break
+			}
+		}
+	}
+}
+
+func (l *lite) empty(ctx context.Context, w *sql.DB, patience time.Duration) bool {
+	conn, err := w.Conn(ctx)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var busy, pages, moved int64
+	err = conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
+	return err == nil && busy == 0
+}
+
+// A fileLock keeps other processes from migrating the same file; it goes with the process, however it ends.
+type fileLock struct {
+	path string
+	f    *os.File
+}
+
+func (l *fileLock) Lock(ctx context.Context, _ *sql.DB) error {
+	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			l.f = f
+			return nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			_ = f.Close()
+			return fmt.Errorf("locking %s: %w", l.path, err)
+		}
+		select {
+		case <-ctx.Done():
+			_ = f.Close()
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (l *fileLock) Unlock(context.Context, *sql.DB) error { return l.f.Close() }
