@@ -1,0 +1,221 @@
+// Package admin is the management API: who has which credential, masked; assistants, callers' tokens, the audit log, and whether the
+// sidecar is well.
+//
+// It is net/http with one table of routes. On the unix socket the kernel says who calls (SO_PEERCRED, unix(7)), and only root and the
+// sidecar's own user are let in. Over TCP only /healthz and /readyz answer. A secret goes in and never comes out: answers show the
+// masked fields of the provider's table. Every write is audited in its own transaction by the store, every look at a credential by us.
+//
+// Errors are RFC 9457 problems with Keyward's code and the request's id, made in one table (problem.go); nothing internal reaches a
+// client.
+package admin
+
+import (
+	"crypto/rand"
+	"fmt"
+	"log"
+	"maps"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/store"
+)
+
+// Options are what the API works on.
+type Options struct {
+	DB     *store.DB
+	Keeper *credential.Keeper
+	Log    zerolog.Logger
+	// UID is the sidecar's own user: beside root the only one that the socket lets in.
+	UID uint32
+	// Checks are what /readyz asks, in the order in which it shows them.
+	Checks []Check
+	// Stats adds the running sidecar's own numbers to /api/stats, by section: "cache", "proxy". Nil: none.
+	Stats func() map[string]any
+	// Version and Started are shown by /api/stats.
+	Version string
+	Started time.Time
+}
+
+// maxBody is the largest request body that is read.
+const maxBody = 1 << 20
+
+// An API is the http.Handler of the management API. Serve it with Server, which tells it who is at the other end.
+type API struct {
+	o   Options
+	mux *http.ServeMux
+}
+
+// A route is one row of the table that the API consists of.
+type route struct {
+	method, path string
+	handle       handler
+}
+
+type handler func(*API, *call) error
+
+// routes is the whole API.
+func routes() []route {
+	const (
+		org         = "/api/orgs/{org}"
+		integration = org + "/integrations/{provider}"
+		assistant   = "/api/assistants/{assistant}"
+	)
+	return []route{
+		{"GET", "/healthz", (*API).healthz},
+		{"GET", "/readyz", (*API).readyz},
+		{"GET", "/api/providers", (*API).listProviders},
+		{"GET", "/api/orgs", (*API).listOrgs},
+		{"GET", org + "/integrations", (*API).listIntegrations},
+		{"GET", integration, (*API).showIntegration},
+		{"PUT", integration, (*API).putIntegration},
+		{"PATCH", integration, (*API).patchIntegration},
+		{"DELETE", integration, (*API).deleteIntegration},
+		{"GET", org + "/assistants", (*API).listOrgAssistants},
+		{"GET", "/api/assistants", (*API).listAssistants},
+		{"GET", assistant, (*API).showAssistant},
+		{"PUT", assistant, (*API).putAssistant},
+		{"DELETE", assistant, (*API).deleteAssistant},
+		{"GET", "/api/callers", (*API).listCallers},
+		{"POST", "/api/callers", (*API).addCaller},
+		{"DELETE", "/api/callers/{caller}", (*API).revokeCaller},
+		{"GET", "/api/audit", (*API).listEvents},
+		{"GET", "/api/stats", (*API).stats},
+	}
+}
+
+// New makes the API.
+func New(o Options) *API {
+	a := &API{o: o, mux: http.NewServeMux()}
+	ends := map[string]endpoint{"/": {a: a}} // whatever no route has
+	for _, r := range routes() {
+		e, ok := ends[r.path]
+		if !ok {
+			e = endpoint{a, r.path, map[string]handler{}}
+			ends[r.path] = e
+		}
+		e.methods[r.method] = r.handle
+	}
+	for pattern, e := range ends {
+		a.mux.Handle(pattern, e)
+	}
+	return a
+}
+
+// Server is an http.Server for the API's listeners, unix and TCP alike; the caller runs and closes it.
+func (a *API) Server() *http.Server {
+	return &http.Server{
+		Handler:           a,
+		ConnContext:       a.ConnContext,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          log.New(serverLog{a.o.Log}, "", 0),
+	}
+}
+
+// A call is one request being answered.
+type call struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	peer  *peer
+	by    store.Actor // who it is, once admitted
+	id    string
+	body  []byte // as read, overwritten at the end
+	wrote int    // the answer's status, once it is written
+}
+
+// ServeHTTP answers one request. ServeMux would answer an unclean path with a redirect to what it makes of it; here there is no such path.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p := r.URL.Path; p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/")) {
+		endpoint{a: a}.ServeHTTP(w, r)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}
+
+// An endpoint is one path with its methods; without any it is the answer to unknown paths.
+type endpoint struct {
+	a       *API
+	pattern string
+	methods map[string]handler
+}
+
+// ServeHTTP answers one request and logs one line about it. Paths, queries and bodies are not logged, the pattern is.
+func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context())}
+	w.Header().Set("Keyward-Request-Id", c.id)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	defer func() {
+		clear(c.body)
+		if p := recover(); p != nil {
+			// The value may hold anything, so only its type and the stack are told.
+			e.a.o.Log.Error().Str("request_id", c.id).Str("panic", fmt.Sprintf("%T", p)).Bytes("stack", debug.Stack()).Msg("admin request panicked")
+			if c.wrote == 0 {
+				c.problem(problemInternal)
+			}
+		}
+		e.log(c, time.Since(start))
+	}()
+	if err := e.answer(c); err != nil {
+		p := problemFor(err)
+		if p.Status == http.StatusInternalServerError {
+			e.a.o.Log.Error().Str("request_id", c.id).Err(err).Msg("admin request failed")
+		}
+		c.problem(p)
+	}
+}
+
+func (e endpoint) answer(c *call) error {
+	if err := e.a.admit(c, e.pattern); err != nil {
+		return err
+	}
+	if e.methods == nil {
+		return problemNoRoute
+	}
+	method := c.r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	handle, ok := e.methods[method]
+	if !ok {
+		c.w.Header().Set("Allow", e.allowed())
+		return problemMethod
+	}
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, maxBody)
+	return handle(e.a, c)
+}
+
+func (e endpoint) allowed() string {
+	names := slices.Collect(maps.Keys(e.methods))
+	if e.methods[http.MethodGet] != nil {
+		names = append(names, http.MethodHead)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+func (e endpoint) log(c *call, took time.Duration) {
+	if e.pattern == "/healthz" || e.pattern == "/readyz" {
+		return // probes come every few seconds for ever
+	}
+	ev := e.a.o.Log.Info().Str("request_id", c.id).Str("method", c.r.Method).Str("route", e.pattern).Int("status", c.wrote).
+		Str("by", c.by.Name).Str("from", c.by.From).Dur("took", took)
+	if org := c.r.PathValue("org"); store.IsOrg(org) {
+		ev.Str("org", org)
+	}
+	if code := c.w.Header().Get("Keyward-Error"); code != "" {
+		ev.Str("code", code)
+	}
+	ev.Msg("admin")
+}

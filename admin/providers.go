@@ -1,0 +1,70 @@
+package admin
+
+import (
+	"net/http"
+
+	"github.com/keyward/keyward/provider"
+)
+
+// A providerItem is a provider as it is shown.
+type providerItem struct {
+	Name   string      `json:"name"`
+	Title  string      `json:"title"`
+	Hosts  []string    `json:"hosts"`
+	Fields []fieldItem `json:"fields"`
+}
+
+// A fieldItem is one field of a credential as it is shown: what a form needs to know.
+type fieldItem struct {
+	Name        string      `json:"name"`
+	Title       string      `json:"title"`
+	Help        string      `json:"help"`
+	Example     string      `json:"example"`
+	Type        string      `json:"type"`
+	Secret      bool        `json:"secret"`
+	Required    bool        `json:"required"`
+	Pattern     string      `json:"pattern,omitempty"` // RE2
+	PatternHelp string      `json:"pattern_help,omitempty"`
+	Options     []string    `json:"options,omitempty"`
+	Min         *int64      `json:"min,omitempty"`
+	Max         *int64      `json:"max,omitempty"`
+	Members     []fieldItem `json:"members,omitempty"`
+}
+
+// types are the kinds of fields in the words of the API.
+var types = map[provider.Kind]string{
+	provider.Text: "string", provider.List: "list", provider.TextOrList: "string_or_list", provider.Object: "object",
+	provider.Flag: "boolean", provider.Number: "integer",
+}
+
+// listProviders says what each provider's credential consists of, straight from the table that everything else is driven by.
+func (a *API) listProviders(c *call) error {
+	if _, err := c.query(); err != nil {
+		return err
+	}
+	items := make([]providerItem, len(provider.All))
+	for i, p := range provider.All {
+		items[i] = providerItem{p.Name, p.Title, p.Hosts, showFields(p.Fields)}
+	}
+	return c.json(http.StatusOK, page{items, ""})
+}
+
+func showFields(fields []provider.Field) []fieldItem {
+	items := make([]fieldItem, len(fields))
+	for i, f := range fields {
+		items[i] = fieldItem{
+			Name: f.Name, Title: f.Title, Help: f.Help, Example: f.Example, Type: types[f.Kind], Secret: f.Secret, Required: f.Required,
+			PatternHelp: f.PatternHelp, Options: f.Options,
+		}
+		if f.Pattern != nil {
+			items[i].Pattern = f.Pattern.String()
+		}
+		if f.Kind == provider.Number {
+			items[i].Min, items[i].Max = &f.Min, &f.Max
+		}
+		if len(f.Members) > 0 {
+			items[i].Members = showFields(f.Members)
+		}
+	}
+	return items
+}
