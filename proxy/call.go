@@ -1,0 +1,140 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/provider"
+	"github.com/keyward/keyward/store"
+	"github.com/valyala/fasthttp"
+)
+
+// A call is one request on its way: who, where, whose, and how it went. Calls are used again and again, with their buffers; nothing in
+// one survives its request but memory, and memory that held a secret is overwritten first.
+type call struct {
+	p     *Proxy
+	ctx   *fasthttp.RequestCtx
+	conn  *callerConn
+	at    *Listener
+	id    [idLength]byte
+	start time.Time
+
+	head    head
+	scanned bool
+	route   route
+	org     []byte
+	rule    *caller.Rule // that lets the caller in
+	narrow  *caller.Rule // of a token beside a peer's rule; nil: none
+	row     *store.Credential
+	hit     bool
+
+	request provider.Request
+	to      *upstream
+	up      *upstreamConn // while the call owns it
+	upload  *upload       // a body that is sent while the answer is awaited; nil: none
+
+	body      []byte // read whole before it is sent, if bodyRead
+	bodyRead  bool
+	completes bool // the provider's Complete has yet to see the body
+	upgrade   bool
+	mask      *fieldNames // fields of the answer that are overwritten; nil: none
+	readable  bool        // the provider is asked for an answer that can be read
+	renewed   bool        // an exchanged token was renewed after a 401
+
+	plain, value, token, out []byte  // hold secrets; see makeRoom and wipe
+	mint                     *minted // that token came from
+	spare                    []byte  // for renderings of a secret; likewise
+	rewritten, basic         []byte
+	plainPath                []byte
+	red                      redactor
+
+	answer   answer
+	status   int
+	code     string // of a refusal
+	sent     int64  // bytes of the body to the provider
+	received int64  // bytes of the body to the caller
+	waited   time.Duration
+}
+
+const idLength = 24
+
+// idPrefix tells processes apart, idCounter the requests of one.
+var (
+	idPrefix = func() (b [4]byte) {
+		_, _ = rand.Read(b[:])
+		return b
+	}()
+	idCounter atomic.Uint64
+)
+
+// begin makes a call of what has just been received.
+func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *call {
+	c := p.calls.Get().(*call)
+	c.ctx = ctx
+	c.conn, _ = ctx.Conn().(*callerConn)
+	c.at = c.conn.at
+	c.start = time.Now()
+	var raw [12]byte
+	copy(raw[:], idPrefix[:])
+	binary.BigEndian.PutUint64(raw[4:], idCounter.Add(1))
+	hex.Encode(c.id[:], raw[:])
+	p.stats.Requests.Add(1)
+	return c
+}
+
+// end writes the decision line and gives the call back. Nobody may touch it afterwards.
+func (c *call) end() {
+	p := c.p
+	p.logDecision(c)
+	c.wipe()
+	c.head.said = said{}
+	c.ctx, c.conn, c.at, c.rule, c.narrow, c.row, c.to, c.up, c.upload, c.mint, c.mask = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	c.route = route{}
+	c.request = provider.Request{}
+	c.readable, c.scanned, c.hit, c.bodyRead, c.completes, c.upgrade, c.renewed = false, false, false, false, false, false, false
+	c.org, c.body = c.org[:0], c.body[:0]
+	if cap(c.body) > maxKept {
+		c.body = nil
+	}
+	c.answer = answer{}
+	c.red.forms = forms{}
+	if cap(c.red.buf) > maxKept {
+		c.red.buf = nil
+	}
+	c.status, c.code, c.sent, c.received, c.waited = 0, "", 0, 0, 0
+	p.calls.Put(c)
+}
+
+// maxKept is the largest body buffer that a call keeps for the next request.
+const maxKept = 64 << 10
+
+// refuse answers the caller with a refusal and ends the call.
+func (c *call) refuse(r *refusal) {
+	c.p.stats.Refused.Add(1)
+	r.write(&c.ctx.Response, c.id[:])
+	if c.p.draining.Load() {
+		c.ctx.SetConnectionClose()
+	}
+	c.status, c.code = r.status, r.code
+	if r == refuseGone {
+		c.conn.reset()
+	}
+	c.end()
+}
+
+// refuseGone is logged for a caller that went away; nobody reads it. The status is nginx's.
+var refuseGone = &refusal{status: 499, code: "caller_gone", detail: "the caller closed the connection", close: true}
+
+// abandon closes what a failed request may have left half done at the provider, so that nobody uses it again.
+func (c *call) abandon() {
+	if c.up != nil {
+		_ = c.up.Close()
+	}
+	c.stopUpload()
+	c.up = nil
+	c.wipe()
+}

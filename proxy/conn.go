@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/keyward/keyward/caller"
+	"golang.org/x/sys/unix"
+)
+
+// A callerConn is a connection from a caller, with what was learnt about it when it was accepted. Deadlines move forward with
+// progress: a stream may last for hours, but not stand still.
+type callerConn struct {
+	net.Conn
+	raw  syscall.RawConn
+	at   *Listener
+	peer caller.Peer
+	rule *caller.Rule  // of the peer; nil on TCP and for a peer that no rule fits
+	from *caller.Rules // that rule came from: another one is looked up after a reload
+
+	closed     atomic.Bool
+	writeUntil int64 // when the write deadline was last moved, in coarse seconds
+	poll       []unix.PollFd
+	hungUp     bool
+	checkFn    func(fd uintptr) // built once: checking costs no allocation
+}
+
+func newCallerConn(c net.Conn, l *Listener) *callerConn {
+	cc := &callerConn{Conn: c, at: l, poll: make([]unix.PollFd, 1)}
+	if sc, ok := c.(syscall.Conn); ok {
+		cc.raw, _ = sc.SyscallConn()
+	}
+	cc.checkFn = func(fd uintptr) {
+		cc.poll[0] = unix.PollFd{Fd: int32(fd)}
+		n, err := unix.Poll(cc.poll, 0)
+		cc.hungUp = err == nil && n > 0 && cc.poll[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+	}
+	return cc
+}
+
+// Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.
+func (c *callerConn) Write(b []byte) (int, error) {
+	now := time.Now()
+	if s := now.Unix(); s != c.writeUntil {
+		c.writeUntil = s
+		if err := c.Conn.SetWriteDeadline(now.Add(c.at.p.idle())); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *callerConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.at.done()
+	}
+	return c.Conn.Close()
+}
+
+// gone says whether the caller has closed or reset the connection. One that has only closed its sending side still waits for its
+// answer: on a unix socket the kernel tells the two apart; on TCP a closed socket shows as a reset once something is sent to it.
+func (c *callerConn) gone() bool {
+	if c.raw == nil {
+		return false
+	}
+	c.hungUp = false
+	if err := c.raw.Control(c.checkFn); err != nil {
+		return true
+	}
+	return c.hungUp
+}
+
+// reset ends the connection so that the caller cannot take a cut answer for a whole one.
+func (c *callerConn) reset() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}

@@ -1,0 +1,203 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/provider"
+	"github.com/keyward/keyward/seal"
+	"github.com/keyward/keyward/store"
+	"github.com/valyala/fasthttp"
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	earlyRenewal  = time.Minute     // a token is renewed this long before it ends
+	rejectedFor   = 5 * time.Second // how long a rejected credential is not asked for again
+	exchangeLimit = 20 * time.Second
+	maxTokenBody  = 8 << 10 // of the token endpoint's answer, and so of a token
+)
+
+// exchanges keeps the short-lived tokens that credentials were traded for (Google's access tokens): sealed, under a key that lives and
+// dies with this process, so that a token too is plain only while a request is written.
+type exchanges struct {
+	p       *Proxy
+	keys    *seal.Keyring
+	rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+	flight  singleflight.Group
+	mu      sync.RWMutex
+	tokens  map[store.Ref]*minted
+}
+
+// minted is one token, or the knowledge that there is none to be had. It is never changed once it is in the map.
+type minted struct {
+	from    int64 // version of the credential that it was minted from
+	version int64 // version since a replaced refresh token was stored; else the same
+	sealed  []byte
+	until   time.Time
+	bad     *refusal
+}
+
+func newExchanges(p *Proxy, rotated func(context.Context, *store.Credential, string, []byte) (int64, error)) *exchanges {
+	return &exchanges{p: p, keys: seal.Generate(), rotated: rotated, tokens: map[store.Ref]*minted{}}
+}
+
+// exchanged is the token for the call's credential, in the call's own memory.
+func (p *Proxy) exchanged(c *call) ([]byte, *refusal) {
+	x := p.minted
+	ref := c.row.Ref
+	m := c.mint // the request is built a second time
+	if m == nil {
+		m = x.known(ref, c.row.Version, time.Now())
+	}
+	if m == nil {
+		// One exchange at a time for a credential; all who wait share it. The key has the version: who comes after a change does not
+		// join an exchange of the old credential.
+		v, _, _ := x.flight.Do(ref.Org+"\x00"+ref.Provider+"\x00"+strconv.FormatInt(c.row.Version, 10), func() (any, error) {
+			if m := x.known(ref, c.row.Version, time.Now()); m != nil {
+				return m, nil
+			}
+			return x.mint(c.row, c.route.provider), nil
+		})
+		m = v.(*minted)
+	}
+	if m.bad != nil {
+		return nil, m.bad
+	}
+	token, err := x.keys.Open(c.token[:0], m.sealed, nil)
+	if err != nil {
+		return nil, refuseUnreadable
+	}
+	c.token, c.mint = token, m
+	return token, nil
+}
+
+func (x *exchanges) known(ref store.Ref, version int64, now time.Time) *minted {
+	x.mu.RLock()
+	m := x.tokens[ref]
+	x.mu.RUnlock()
+	if m == nil || m.version != version && m.from != version || !now.Before(m.until) {
+		return nil
+	}
+	return m
+}
+
+// forget drops the token that the call used: the provider did not take it. A newer one, renewed by someone else meanwhile, stays.
+func (x *exchanges) forget(c *call) {
+	x.mu.Lock()
+	if x.tokens[c.row.Ref] == c.mint {
+		delete(x.tokens, c.row.Ref)
+	}
+	x.mu.Unlock()
+	c.mint = nil
+}
+
+func (x *exchanges) wipe() {
+	x.mu.Lock()
+	clear(x.tokens)
+	x.mu.Unlock()
+	x.keys.Wipe()
+}
+
+// mint trades the credential for a token and keeps it. A refresh token that the provider replaced is stored before the new token is
+// used: the old one may already be void.
+func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted {
+	m := &minted{from: row.Version, version: row.Version}
+	t, bad := x.trade(row, prov)
+	defer func() { clear(t.Access); clear(t.Refresh) }()
+	switch {
+	case bad == refuseRejected:
+		m.bad, m.until = bad, time.Now().Add(rejectedFor)
+	case bad != nil:
+		m.bad = bad // not kept: the next request asks again
+		return m
+	default:
+		m.sealed = x.keys.Seal(nil, t.Access, nil)
+		m.until = time.Now().Add(max(t.Life-earlyRenewal, time.Second))
+		if len(t.Refresh) > 0 && x.rotated != nil {
+			version, err := x.rotated(x.p.ctx, row, prov.Exchange.RefreshField, t.Refresh)
+			if err != nil {
+				x.p.log.Error().Str("org", row.Org).Str("provider", row.Provider).Msg("storing a replaced refresh token did not succeed; the org may have to consent again")
+			} else {
+				m.version = version
+			}
+		}
+	}
+	x.mu.Lock()
+	x.tokens[row.Ref] = m
+	x.mu.Unlock()
+	return m
+}
+
+// trade asks the provider's token endpoint.
+func (x *exchanges) trade(row *store.Credential, prov *provider.Provider) (t provider.Token, bad *refusal) {
+	ex := prov.Exchange
+	u := x.p.at(bytesOf(ex.Host))
+	ctx, cancel := context.WithTimeout(x.p.ctx, exchangeLimit)
+	defer cancel()
+	conn, err := u.dial(ctx)
+	if err != nil {
+		return t, refusalFor(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(exchangeLimit))
+	if bad := writeTrade(conn, x.p.keys, row, ex); bad != nil {
+		return t, bad
+	}
+	status, body, err := readWhole(conn.br)
+	defer clear(body)
+	if err != nil {
+		var ne interface{ Timeout() bool }
+		if errors.As(err, &ne) && ne.Timeout() {
+			return t, refuseTimeout
+		}
+		return t, refuseUnreachable
+	}
+	t, err = ex.Read(status, body)
+	switch {
+	case errors.Is(err, provider.ErrRejected):
+		return t, refuseRejected
+	case err != nil:
+		x.p.log.Warn().Str("org", row.Org).Str("provider", row.Provider).Int("status", status).Msg("token endpoint gave no token")
+		return t, refuseUnreachable
+	}
+	return t, nil
+}
+
+// writeTrade sends the token request and overwrites it.
+func writeTrade(w io.Writer, keys *seal.Keyring, row *store.Credential, ex *provider.Exchange) *refusal {
+	s, plain, err := credential.Open(keys, row, nil)
+	defer clear(plain)
+	if err != nil {
+		return refuseUnreadable
+	}
+	form := ex.Form(make([]byte, 0, 3*len(plain)+512), s) // percent-encoded it is at most three times as long
+	defer clear(form)
+	req := make([]byte, 0, len(form)+1024)
+	req = append(req, "POST "+ex.Path+" HTTP/1.1\r\nHost: "+ex.Host+"\r\nUser-Agent: keyward\r\nAccept: application/json\r\nConnection: close\r\n"...)
+	req = append(req, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "+strconv.Itoa(len(form))+"\r\n\r\n"...)
+	req = append(req, form...)
+	defer clear(req)
+	if _, err := w.Write(req); err != nil {
+		return refuseUnreachable
+	}
+	return nil
+}
+
+// readWhole reads a small answer, and overwrites what the reader has kept of it.
+func readWhole(br *bufio.Reader) (int, []byte, error) {
+	if b, _ := br.Peek(1); len(b) > 0 {
+		defer clear(b[:cap(b)]) // the whole of its buffer: nothing has been taken out of it yet
+	}
+	var resp fasthttp.Response
+	if err := resp.ReadLimitBody(br, maxTokenBody); err != nil {
+		return 0, nil, err
+	}
+	return resp.StatusCode(), resp.Body(), nil
+}

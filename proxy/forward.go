@@ -1,0 +1,325 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/keyward/keyward/provider"
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	maxForm    = 256 << 10              // a form that gets defaults is read whole up to this size
+	maxRenewed = 64 << 10               // a body up to this size can be sent again after a token was renewed
+	lookEvery  = 100 * time.Millisecond // how often a waiting request looks whether its caller is still there
+	onePiece   = 16 << 10               // a body up to this size is written together with the head
+)
+
+// forward sends the request to the provider and makes its answer the caller's.
+func (p *Proxy) forward(c *call) *refusal {
+	if bad := p.readBody(c); bad != nil {
+		return bad
+	}
+	for retried := false; ; {
+		bad, again := p.exchange(c, retried)
+		switch {
+		case bad == nil:
+		case again && !retried:
+			retried = true
+			continue
+		default:
+			c.abandon()
+			p.stats.Failed.Add(1)
+			return bad
+		}
+		if p.renew(c) {
+			continue
+		}
+		break
+	}
+	if c.upgrade && c.ctx.Response.StatusCode() == fasthttp.StatusSwitchingProtocols {
+		return p.tunnel(c)
+	}
+	if bad := p.reply(c); bad != nil {
+		c.abandon()
+		return bad
+	}
+	return nil
+}
+
+// readBody reads a body whole where it is needed whole: one that fits into one piece with the head, a form that the provider's
+// defaults complete, and one that may have to be sent again with a renewed token. All others are streamed.
+func (p *Proxy) readBody(c *call) *refusal {
+	h := &c.head
+	if !h.body() {
+		return nil
+	}
+	prov := c.route.provider
+	limit := int64(prefetch)
+	if m := prov.Complete; m != nil && isForm(h) && m.Match(h.method, hostOf(c), c.route.path) {
+		limit, c.completes = maxForm, true
+	} else if prov.Exchange != nil {
+		limit = maxRenewed
+	}
+	if h.length > limit || h.chunked && limit == prefetch {
+		c.completes = false
+		return nil
+	}
+	in := c.ctx.RequestBodyStream()
+	if in == nil {
+		c.bodyRead = true
+		return nil
+	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(p.idle()))
+	body, err := readUpTo(c.body[:0], in, limit)
+	c.body = body
+	switch {
+	case err == nil:
+		c.bodyRead = true
+		if h.chunked && hasTrailers(c.ctx) {
+			return refuseHead(errTrailers)
+		}
+		if p.overBody(int64(len(body))) {
+			return refuseBodySize
+		}
+	case errors.Is(err, errLong): // chunked and longer than expected: the rest is streamed behind what was read
+		c.completes = false
+	default:
+		return refuseShort
+	}
+	return nil
+}
+
+// overBody says whether a body of n bytes is over the limit.
+func (p *Proxy) overBody(n int64) bool {
+	most := p.limits.Load().MaxBody
+	return most > 0 && n > most
+}
+
+// hostOf is the host that the request names, or the provider's usual one.
+func hostOf(c *call) string {
+	if c.route.to != nil {
+		return c.route.to.host
+	}
+	return c.route.provider.DefaultHost(provider.Secret{})
+}
+
+var refuseShort = &refusal{status: 400, code: "bad_request", detail: "the body ended before it was complete", close: true}
+
+func isForm(h *head) bool {
+	t, _, _ := bytes.Cut(h.contentType, []byte(";"))
+	return h.contentEncoding == nil && equalFold(trimSpace(t), "application/x-www-form-urlencoded")
+}
+
+func hasTrailers(ctx *fasthttp.RequestCtx) bool {
+	for range ctx.Request.Header.Trailers() {
+		return true
+	}
+	return false
+}
+
+var errLong = errors.New("longer than the limit")
+
+func readUpTo(b []byte, r io.Reader, limit int64) ([]byte, error) {
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, err
+		case int64(len(b)) > limit:
+			return b, errLong
+		}
+	}
+}
+
+// exchange sends the request once and reads the head of the answer. again says whether it may be sent once more: only when the
+// provider cannot have acted on it.
+func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
+	if bad := p.build(c); bad != nil {
+		c.wipe()
+		return bad, false
+	}
+	var u *upstreamConn
+	if !fresh {
+		u = c.to.take(time.Now())
+	}
+	if u == nil {
+		c.wipe() // not kept while a connection is made
+		var err error
+		if u, err = c.to.dial(p.ctx); err != nil {
+			return refusalFor(err), false
+		}
+		p.stats.Dialled.Add(1)
+		if bad := p.build(c); bad != nil {
+			_ = u.Close()
+			c.wipe()
+			return bad, false
+		}
+	} else {
+		p.stats.Reused.Add(1)
+	}
+	c.up = u
+	sentAt := time.Now()
+	err := c.send(u)
+	c.wipe()
+	if err != nil {
+		return refuseUnreachable, !u.guard.wrote && c.upload == nil
+	}
+	err = c.awaitHead(u)
+	c.waited += time.Since(sentAt)
+	if err == nil {
+		return nil, false
+	}
+	if bad := c.stopUpload(); bad != nil {
+		return bad, false
+	}
+	bad = refusalOfAnswer(err)
+	return bad, bad == refuseUnreachable && c.mayRepeat()
+}
+
+// mayRepeat says whether sending the request again does nothing twice.
+func (c *call) mayRepeat() bool {
+	m := stringOf(c.head.method)
+	return (m == "GET" || m == "HEAD") && !c.head.body()
+}
+
+// send writes the head, with the body when that is at hand, in one piece where it is small.
+func (c *call) send(u *upstreamConn) error {
+	if c.bodyRead && len(c.body) <= onePiece {
+		c.out = append(c.out, c.body...)
+	}
+	_ = u.SetWriteDeadline(time.Now().Add(c.p.idle()))
+	if _, err := u.Write(c.out); err != nil {
+		return err
+	}
+	switch {
+	case c.bodyRead && len(c.body) > onePiece:
+		if _, err := u.Write(c.body); err != nil {
+			return err
+		}
+		fallthrough
+	case c.bodyRead:
+		c.sent = int64(len(c.body))
+	case c.head.body():
+		c.startUpload(u)
+	}
+	return nil
+}
+
+var (
+	errGone    = errors.New("caller went away")
+	errLate    = errors.New("no answer in time")
+	errBadHead = errors.New("answer is not valid HTTP")
+)
+
+// awaitHead reads the head of the answer into the response. While it waits it looks after the caller: one that went away takes its
+// request with it.
+func (c *call) awaitHead(u *upstreamConn) error {
+	for {
+		if err := c.awaitByte(u, c.p.limits.Load().FirstByteTimeout); err != nil {
+			return err
+		}
+		_ = u.SetReadDeadline(time.Now().Add(c.p.limits.Load().FirstByteTimeout))
+		h := &c.ctx.Response.Header
+		if err := h.Read(u.br); err != nil {
+			var ne net.Error
+			switch {
+			case errors.As(err, &ne) && ne.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
+				return errLate
+			case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+				return err
+			}
+			return errBadHead
+		}
+		status := h.StatusCode()
+		if status >= 200 || status == fasthttp.StatusSwitchingProtocols && c.upgrade {
+			return nil
+		}
+		if status == fasthttp.StatusSwitchingProtocols {
+			return errBadHead
+		}
+		// 100 and other interim answers are between the provider and us.
+	}
+}
+
+// awaitByte waits until a byte can be read from the provider, at most for the given time without one.
+func (c *call) awaitByte(u *upstreamConn, most time.Duration) error {
+	if u.br.Buffered() > 0 {
+		return nil
+	}
+	began := time.Now()
+	for now := began; ; now = time.Now() {
+		step := lookEvery
+		if left := most - now.Sub(began); left < step {
+			step = left
+		}
+		if step <= 0 {
+			// A provider that is still being sent to is not late.
+			switch {
+			case c.upload == nil:
+				return errLate
+			case !c.upload.finished():
+				began = now
+			case c.upload.at.After(began):
+				began = c.upload.at
+			default:
+				return errLate
+			}
+			continue
+		}
+		if err := u.SetReadDeadline(now.Add(step)); err != nil {
+			return err
+		}
+		_, err := u.br.Peek(1)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if c.conn.gone() {
+			return errGone
+		}
+	}
+}
+
+// refusalOfAnswer is what an answer that did not come looks like to the caller.
+func refusalOfAnswer(err error) *refusal {
+	switch {
+	case errors.Is(err, errGone):
+		return refuseGone
+	case errors.Is(err, errLate):
+		return refuseTimeout
+	case errors.Is(err, errBadHead):
+		return refuseProtocol
+	}
+	return refuseUnreachable
+}
+
+// renew says whether the request is to be sent again because the provider no longer took an exchanged token. A 401 was not acted on.
+func (p *Proxy) renew(c *call) bool {
+	if c.route.provider.Exchange == nil || c.ctx.Response.StatusCode() != fasthttp.StatusUnauthorized || c.renewed {
+		return false
+	}
+	p.minted.forget(c)
+	if c.head.body() && !c.bodyRead {
+		return false // a streamed body is gone; the next request gets a new token
+	}
+	if p.look(c) != nil { // the refresh token may have been replaced since
+		return false
+	}
+	c.renewed = true
+	c.abandon()
+	c.ctx.Response.Reset()
+	return true
+}

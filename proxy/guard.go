@@ -1,0 +1,150 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// recordBuffer holds one TLS record of the largest size (RFC 8446, section 5.2) and its header.
+const recordBuffer = 5 + 16384 + 256
+
+// A guardedConn lies between a provider's TCP connection and TLS. It knows two things that neither of them tells: whether a byte of
+// a request has been written, and whether anything has arrived that nobody asked for. For the second it hands TLS one record at a
+// time and keeps the rest where it can be seen: bytes that a provider sends beyond its answer must never become the next org's
+// answer.
+type guardedConn struct {
+	net.Conn
+	raw     syscall.RawConn
+	tls     bool
+	wrote   bool // a byte was written since the last reset of this flag
+	probing bool // reads do not wait: see dirty
+
+	buf        []byte
+	start, end int
+	left       int // bytes of the current TLS record still to hand out
+
+	nread  int
+	rerr   error
+	readFn func(fd uintptr) bool
+}
+
+func newGuardedConn(c net.Conn, tls bool) *guardedConn {
+	g := &guardedConn{Conn: c, tls: tls}
+	if sc, ok := c.(syscall.Conn); ok {
+		g.raw, _ = sc.SyscallConn()
+	}
+	size := 1 // to see whether anything is there
+	if tls {
+		size = recordBuffer
+	}
+	g.buf = make([]byte, size)
+	g.readFn = func(fd uintptr) bool {
+		g.nread, g.rerr = syscall.Read(int(fd), g.buf[g.end:])
+		return true
+	}
+	return g
+}
+
+// errNothing is what a read returns while probing when nothing has arrived. It is a temporary net.Error, after which crypto/tls
+// goes on as if it had not been asked.
+var errNothing net.Error = nothing{}
+
+type nothing struct{}
+
+func (nothing) Error() string   { return "nothing to read" }
+func (nothing) Timeout() bool   { return true }
+func (nothing) Temporary() bool { return true }
+
+func (g *guardedConn) Write(b []byte) (int, error) {
+	n, err := g.Conn.Write(b)
+	if n > 0 {
+		g.wrote = true
+	}
+	return n, err
+}
+
+func (g *guardedConn) Read(b []byte) (int, error) {
+	if !g.tls && !g.probing {
+		return g.Conn.Read(b)
+	}
+	if !g.tls {
+		n, err := g.readSome()
+		return copy(b, g.buf[:n]), err
+	}
+	if g.left == 0 {
+		if err := g.fill(5); err != nil {
+			return 0, err
+		}
+		g.left = 5 + int(g.buf[g.start+3])<<8 + int(g.buf[g.start+4])
+	}
+	if g.start == g.end {
+		if err := g.fill(1); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(b, g.buf[g.start:min(g.end, g.start+g.left)])
+	g.start += n
+	g.left -= n
+	return n, nil
+}
+
+// fill reads until at least n bytes are buffered.
+func (g *guardedConn) fill(n int) error {
+	if g.start == g.end {
+		g.start, g.end = 0, 0
+	} else if g.start > 0 && len(g.buf)-g.start < n {
+		copy(g.buf, g.buf[g.start:g.end])
+		g.start, g.end = 0, g.end-g.start
+	}
+	for g.end-g.start < n {
+		m, err := g.readSome()
+		g.end += m
+		if m == 0 && err != nil {
+			if err == io.EOF && g.end > g.start {
+				return io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *guardedConn) readSome() (int, error) {
+	if !g.probing {
+		return g.Conn.Read(g.buf[g.end:])
+	}
+	if err := g.raw.Read(g.readFn); err != nil {
+		return 0, err
+	}
+	switch {
+	case g.rerr == nil && g.nread == 0:
+		return 0, io.EOF
+	case g.rerr == nil:
+		return g.nread, nil
+	case errors.Is(g.rerr, syscall.EAGAIN), errors.Is(g.rerr, syscall.EINTR):
+		return 0, errNothing
+	}
+	return 0, os.NewSyscallError("read", g.rerr)
+}
+
+// dirty says whether an idle connection cannot be used again: it was closed, or something arrived that belongs to no request. Reading
+// goes through TLS, so that what TLS itself sends between requests (session tickets, key updates) is taken for what it is.
+func (u *upstreamConn) dirty() bool {
+	if u.br.Buffered() > 0 {
+		return true
+	}
+	if u.guard.raw == nil {
+		return false
+	}
+	if err := u.SetReadDeadline(time.Time{}); err != nil {
+		return true
+	}
+	u.guard.probing = true
+	n, err := u.Read(u.one[:])
+	u.guard.probing = false
+	return n > 0 || !errors.Is(err, errNothing) || u.guard.end > u.guard.start || u.guard.left > 0
+}

@@ -1,0 +1,119 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Listener is a place where callers connect: it learns who connects, caps how many may, and outlives a lack of file descriptors.
+type Listener struct {
+	net.Listener
+	// Org and Upstream are what a listener of the configuration's listeners: section fixes; empty: nothing.
+	Org, Upstream string
+	unix          bool
+	p             *Proxy
+	open          atomic.Int64
+	free          *sync.Cond
+	shut          atomic.Bool
+	full          func() // told, at most once a second, that descriptors or connections ran out
+}
+
+// prepare makes l ready to serve.
+func (l *Listener) prepare(p *Proxy, full func()) {
+	l.unix = l.Addr().Network() == "unix"
+	l.p = p
+	l.free = sync.NewCond(&sync.Mutex{})
+	l.full = full
+}
+
+// Accept waits for a caller. Running out of descriptors or buffers is not the end: it waits and tries again.
+func (l *Listener) Accept() (net.Conn, error) {
+	for wait := 5 * time.Millisecond; ; {
+		if l.crowded() {
+			l.full()
+			l.free.L.Lock()
+			for l.crowded() && !l.shut.Load() {
+				l.free.Wait()
+			}
+			l.free.L.Unlock()
+		}
+		c, err := l.Listener.Accept()
+		if err != nil {
+			if !l.shut.Load() && isShortage(err) {
+				l.full()
+				time.Sleep(wait)
+				wait = min(2*wait, time.Second)
+				continue
+			}
+			return nil, err
+		}
+		l.open.Add(1)
+		cc := newCallerConn(c, l)
+		if l.unix {
+			if !cc.readPeer() {
+				_ = cc.Close()
+				continue
+			}
+		}
+		return cc, nil
+	}
+}
+
+// Close stops accepting.
+func (l *Listener) Close() error {
+	if l.shut.Swap(true) {
+		return nil
+	}
+	if l.free != nil {
+		l.free.L.Lock()
+		l.free.Broadcast()
+		l.free.L.Unlock()
+	}
+	return l.Listener.Close()
+}
+
+// done is told that a connection was closed.
+func (l *Listener) done() {
+	l.open.Add(-1)
+	l.free.L.Lock()
+	l.free.Signal()
+	l.free.L.Unlock()
+}
+
+// crowded says whether as many connections are open as may be; more wait in the kernel's queue.
+func (l *Listener) crowded() bool {
+	most := l.p.limits.Load().MaxConns
+	return most > 0 && l.open.Load() >= int64(most)
+}
+
+// isShortage says whether accepting failed for want of something that comes back.
+func isShortage(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// readPeer asks the kernel who connected (SO_PEERCRED, unix(7)): the credentials of the process at the time of its connect.
+func (c *callerConn) readPeer() bool {
+	if c.raw == nil {
+		return false
+	}
+	var cred *unix.Ucred
+	var err error
+	if cerr := c.raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); cerr != nil || err != nil {
+		return false
+	}
+	c.peer.UID, c.peer.GID, c.peer.PID = cred.Uid, cred.Gid, cred.Pid
+	return true
+}

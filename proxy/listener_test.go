@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/store"
+)
+
+// shortOf is a listener that runs out of something a few times.
+type shortOf struct {
+	net.Listener
+	err  error
+	left atomic.Int32
+}
+
+func (s *shortOf) Accept() (net.Conn, error) {
+	if s.left.Add(-1) >= 0 {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", s.err)}
+	}
+	return s.Listener.Accept()
+}
+
+// TestShortageIsNotTheEnd: a listener outlives a lack of descriptors and of buffers.
+func TestShortageIsNotTheEnd(t *testing.T) {
+	peer := newPeer(t, true)
+	for _, err := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ECONNABORTED} {
+		w := newWorld(t, peer.url)
+		ln, lerr := net.Listen("tcp", "127.0.0.1:0")
+		if lerr != nil {
+			t.Fatal(lerr)
+		}
+		s := &shortOf{Listener: ln, err: err}
+		s.left.Store(3)
+		ended := make(chan error, 1)
+		go func() { ended <- w.p.Serve(&Listener{Listener: s}) }()
+		w.tcp = ln.Addr().String()
+		resp := w.raw("tcp", "GET /vapi/x HTTP/1.1\r\n"+orgLine+"Keyward-Token: "+w.token(anyToken)+"\r\n\r\n")
+		if resp.StatusCode != 200 {
+			t.Errorf("%v: status %d", err, resp.StatusCode)
+		}
+		select {
+		case e := <-ended:
+			t.Errorf("%v ended the listener: %v", err, e)
+		default:
+		}
+		if !strings.Contains(w.logs.String(), "file descriptors") {
+			t.Errorf("%v: nothing in the log", err)
+		}
+	}
+}
+
+// TestConnectionsAreCapped: one connection too many waits, and is served once another has gone.
+func TestConnectionsAreCapped(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url, func(o *Options) { o.MaxConns = 2 })
+	first, second := w.dial("unix"), w.dial("unix")
+	for _, c := range []net.Conn{first, second} {
+		_, _ = io.WriteString(c, "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	third := w.dial("unix")
+	_, _ = io.WriteString(third, "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n")
+	_ = third.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+	if n, err := third.Read(make([]byte, 1)); err == nil {
+		t.Fatalf("a third connection was served: %d bytes", n)
+	}
+	_ = first.Close()
+	_ = third.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if resp, err := http.ReadResponse(bufio.NewReader(third), nil); err != nil || resp.StatusCode != 200 {
+		t.Errorf("after one had gone: %v %v", resp, err)
+	}
+}
+
+// TestPeerRules: the kernel says who is at the other end of the socket, and the rules what they may.
+func TestPeerRules(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url)
+	me, other := uint32(os.Getuid()), uint32(os.Getuid())+1
+	ask := func(line string) string {
+		resp := w.raw("unix", line+" HTTP/1.1\r\n"+orgLine+"\r\n")
+		return problemCode(resp)
+	}
+	expect := func(what, line, want string) {
+		t.Helper()
+		if got := ask(line); got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	unix := func(uid uint32) caller.Unix { return caller.Unix{UID: &uid} }
+	expect("no rules at all, own uid", "GET /vapi/x", "")
+	w.callers(caller.Spec{Name: "other", Unix: unix(other), Orgs: []string{"*"}})
+	expect("no rule for this uid", "GET /vapi/x", "caller_unauthenticated")
+	w.callers(caller.Spec{Name: "me", Unix: unix(me), Orgs: []string{"globex"}})
+	expect("another org's rule", "GET /vapi/x", "org_forbidden")
+	w.callers(caller.Spec{Name: "me", Unix: unix(me), Orgs: []string{"acme"}, Providers: []string{"twilio"}})
+	expect("another provider's rule", "GET /vapi/x", "provider_forbidden")
+	w.callers(caller.Spec{Name: "me", Unix: unix(me), Orgs: []string{"acme"}, Allow: []string{"POST /call"}})
+	expect("another route", "GET /vapi/assistant", "route_forbidden")
+	expect("another method", "GET /vapi/call", "route_forbidden")
+	expect("the route", "POST /vapi/call", "")
+	expect("a method overridden in the query", "POST /vapi/call?%24httpMethod=DELETE", "route_forbidden")
+	if resp := w.raw("unix", "POST /vapi/call HTTP/1.1\r\n"+orgLine+"X-HTTP-Method-Override: DELETE\r\n\r\n"); problemCode(resp) != "route_forbidden" {
+		t.Errorf("an overridden method: %d", resp.StatusCode)
+	}
+	w.callers(caller.Spec{Name: "first", Unix: unix(me), Orgs: []string{"globex"}}, caller.Spec{Name: "second", Unix: unix(me), Orgs: []string{"acme"}})
+	expect("the first rule that fits counts", "GET /vapi/x", "org_forbidden")
+	w.callers(caller.Spec{Name: "me", Unix: unix(me), Orgs: []string{"*"}, Rate: "1/h"})
+	expect("within the rate", "GET /vapi/x", "")
+	expect("over the rate", "GET /vapi/x", "rate_limited")
+	w.callers(caller.Spec{Name: "me", Unix: unix(me), Orgs: []string{"acme"}})
+	if resp := w.raw("unix", "GET /vapi/x HTTP/1.1\r\nHost: localhost\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("the caller's only org: %d %s", resp.StatusCode, problemCode(resp))
+	}
+}
+
+// TestRevokedTokenIsForgotten: a token that the store no longer knows is refused, whatever was compiled from it.
+func TestRevokedTokenIsForgotten(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url)
+	token := w.token(store.Token{Name: "t"})
+	head := "GET /vapi/x HTTP/1.1\r\n" + orgLine + "Authorization: Bearer " + token + "\r\n\r\n"
+	if resp := w.raw("tcp", head); resp.StatusCode != 200 {
+		t.Fatalf("status %d", resp.StatusCode)
+	}
+	clear(w.rows.tokens)
+	if resp := w.raw("tcp", head); problemCode(resp) != "caller_unauthenticated" {
+		t.Errorf("after its revocation: %d", resp.StatusCode)
+	}
+}
+
+func TestStoreDown(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url)
+	w.rows.err = store.ErrUnavailable
+	resp := w.raw("unix", "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n")
+	if resp.StatusCode != 503 || problemCode(resp) != "store_unavailable" || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("got %d %q, Retry-After %q", resp.StatusCode, problemCode(resp), resp.Header.Get("Retry-After"))
+	}
+}

@@ -1,0 +1,57 @@
+package proxy
+
+import (
+	"time"
+)
+
+// logDecision writes the one line that says what was asked, by whom, for whom, and what became of it. It never holds a header's value,
+// a query or a body: only what Keyward itself decided on, and the path.
+func (p *Proxy) logDecision(c *call) {
+	e := p.log.Info()
+	if c.status >= 500 {
+		e = p.log.Warn()
+	}
+	if e == nil {
+		return
+	}
+	e.Str("request_id", string(c.id[:])).Int("status", c.status)
+	if c.code != "" {
+		e.Str("code", c.code)
+	}
+	if c.rule != nil {
+		e.Str("caller", c.rule.Name())
+	}
+	if c.narrow != nil {
+		e.Str("token", c.narrow.Name())
+	}
+	if c.conn != nil && c.at.unix {
+		e.Uint32("uid", c.conn.peer.UID).Int32("pid", c.conn.peer.PID)
+	}
+	if len(c.org) > 0 {
+		e.Bytes("org", c.org)
+	}
+	if c.route.provider != nil {
+		e.Str("provider", c.route.provider.Name)
+	}
+	if c.to != nil {
+		e.Str("upstream", c.to.host)
+	}
+	if c.scanned {
+		e.Bytes("method", c.head.method)
+	}
+	if c.route.path != nil {
+		path := c.route.path
+		if len(path) > maxLoggedPath {
+			path = path[:maxLoggedPath]
+		}
+		e.Bytes("path", path)
+	}
+	if c.row != nil {
+		e.Bool("cache_hit", c.hit).Int64("version", c.row.Version)
+	}
+	e.Int64("bytes_in", c.sent).Int64("bytes_out", c.received)
+	e.Dur("duration_ms", time.Since(c.start)).Dur("upstream_ms", c.waited)
+	e.Msg("request")
+}
+
+const maxLoggedPath = 256

@@ -1,0 +1,385 @@
+package proxy
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/provider"
+	"github.com/keyward/keyward/seal"
+	"github.com/keyward/keyward/store"
+	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
+)
+
+// Options are what a Proxy needs. Zero durations and sizes mean the defaults of the command line.
+type Options struct {
+	Store store.Reader  // a cache in front of the store
+	Keys  *seal.Keyring // opens what the store holds
+	Rules *caller.Rules // of the configuration's callers: section
+	Log   zerolog.Logger
+
+	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
+	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
+	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
+
+	MaxHead     int           // bytes of a request's head; default 32 KiB
+	HeadTimeout time.Duration // from the first byte of a request to the end of its head
+	Limits
+
+	// Rotated stores a refresh token that a provider replaced, and returns the credential's new version.
+	Rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+}
+
+// Limits are what SetLimits can change while the proxy runs.
+type Limits struct {
+	MaxBody          int64         // bytes of a request's body; 0: no limit
+	MaxConns         int           // open at once, per listener; 0: no limit
+	IdleTimeout      time.Duration // without progress: between requests, and within a body or stream
+	FirstByteTimeout time.Duration // from the whole request sent to the provider's first byte
+}
+
+// A Proxy serves callers. It is made by New, given listeners by Serve and ended by Shutdown and Close.
+type Proxy struct {
+	store  store.Reader
+	keys   *seal.Keyring
+	rules  atomic.Pointer[caller.Rules]
+	tokens tokenRules
+	log    zerolog.Logger
+
+	hosts   atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
+	names   map[string]*provider.Provider        // :: path segment or host label → provider
+	dropped *names
+	roots   *x509.CertPool
+	anyHost bool
+	minted  *exchanges
+	secrets map[*provider.Provider]*secretTable
+
+	maxHead int
+	limits  atomic.Pointer[Limits]
+
+	server   *fasthttp.Server
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	calls    sync.Pool
+	draining atomic.Bool
+	stats    Stats
+	tunnels  sync.WaitGroup
+	sweeper  chan struct{}
+}
+
+// Stats count what was served since the start.
+type Stats struct {
+	Requests, Refused, Failed, Panics atomic.Int64
+	CacheHits, Dialled, Reused        atomic.Int64
+}
+
+// New makes a Proxy. It dials nothing yet.
+func New(o Options) (*Proxy, error) {
+	p := &Proxy{
+		store: o.Store, keys: o.Keys, log: o.Log, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
+		roots: o.Roots, anyHost: o.AnyHost, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+	}
+	var err error
+	if p.secrets, err = newSecretTables(provider.All); err != nil {
+		return nil, err
+	}
+	if err := p.SetUpstreams(o.Upstreams); err != nil {
+		return nil, err
+	}
+	p.SetLimits(o.Limits)
+	for _, v := range provider.All {
+		p.names[v.Name] = v
+		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
+		p.tokens.known = append(p.tokens.known, v.Name)
+	}
+	p.rules.Store(o.Rules)
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.minted = newExchanges(p, o.Rotated)
+	p.calls.New = func() any { return &call{p: p} }
+	p.server = &fasthttp.Server{
+		Handler:                      p.serve,
+		ErrorHandler:                 p.refuseUnparsed,
+		ExpectHandler:                p.expect,
+		NoDefaultServerHeader:        true,
+		NoDefaultDate:                true,
+		NoDefaultContentType:         true,
+		DisablePreParseMultipartForm: true,
+		StreamRequestBody:            true,
+		MaxRequestBodySize:           prefetch,
+		ReadBufferSize:               p.maxHead + 4<<10,
+		WriteBufferSize:              8 << 10,
+		ReadTimeout:                  or(o.HeadTimeout, 10*time.Second),
+		IdleTimeout:                  p.limits.Load().IdleTimeout,
+		Concurrency:                  1 << 20, // each listener has its own cap
+		CloseOnShutdown:              true,
+		SecureErrorLogMessage:        true,
+		Logger:                       silent{}, // fasthttp's own error lines print heads
+	}
+	go p.sweep()
+	return p, nil
+}
+
+// prefetch is how much of a body fasthttp waits for before a request is handled. A body of this size or less goes to the provider in
+// one piece with the head.
+const prefetch = 8 << 10
+
+func or[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+// SetRules puts new caller rules in force, for open connections too.
+func (p *Proxy) SetRules(r *caller.Rules) { p.rules.Store(r) }
+
+// Rules are the caller rules in force.
+func (p *Proxy) Rules() *caller.Rules { return p.rules.Load() }
+
+// SetLimits puts new limits in force. How long a connection may be idle between requests is as it was at the start.
+func (p *Proxy) SetLimits(l Limits) {
+	l.IdleTimeout = or(l.IdleTimeout, 5*time.Minute)
+	l.FirstByteTimeout = or(l.FirstByteTimeout, time.Minute)
+	p.limits.Store(&l)
+}
+
+// SetUpstreams puts new overrides in force: host → where it is dialled instead. Connections to hosts that stay where they are stay too.
+func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
+	next, err := newUpstreams(provider.All, overrides, p.roots)
+	if err != nil {
+		return err
+	}
+	var old []*upstream
+	if before := p.hosts.Load(); before != nil {
+		for host, u := range *before {
+			if n := next[host]; n.address == u.address && (n.tls == nil) == (u.tls == nil) {
+				next[host] = u
+			} else {
+				old = append(old, u)
+			}
+		}
+	}
+	p.hosts.Store(&next)
+	for _, u := range old {
+		u.retire()
+	}
+	return nil
+}
+
+// at is the upstream of a host in lower case, those that only Keyward calls included; nil if no provider has it.
+func (p *Proxy) at(host []byte) *upstream { return (*p.hosts.Load())[string(host)] }
+
+// idle is the longest that a connection or a stream may stand still.
+func (p *Proxy) idle() time.Duration { return p.limits.Load().IdleTimeout }
+
+// Stats are the proxy's counters.
+func (p *Proxy) Stats() *Stats { return &p.stats }
+
+// Check says what is wrong with a listener's fixed org or upstream, before anything listens.
+func (p *Proxy) Check(l *Listener) error {
+	if l.Org != "" && !store.IsOrg(l.Org) {
+		return fmt.Errorf("listener %s: malformed org %q", l.Addr(), l.Org)
+	}
+	if l.Upstream != "" && p.upstreamAt([]byte(l.Upstream)) == nil {
+		return fmt.Errorf("listener %s: no provider has the host %q", l.Addr(), l.Upstream)
+	}
+	return nil
+}
+
+// Serve takes callers from l until it is closed.
+func (p *Proxy) Serve(l *Listener) error {
+	if err := p.Check(l); err != nil {
+		return err
+	}
+	var last atomic.Int64
+	l.prepare(p, func() {
+		if now := time.Now().Unix(); last.Swap(now) != now {
+			p.log.Warn().Str("listener", l.Addr().String()).Msg("connections wait: too many are open, or file descriptors ran out")
+		}
+	})
+	err := p.server.Serve(l)
+	if errors.Is(err, net.ErrClosed) || l.shut.Load() {
+		return nil
+	}
+	return err
+}
+
+// Drain makes every further answer close its connection, while new ones are still served.
+func (p *Proxy) Drain() { p.draining.Store(true) }
+
+// Shutdown stops accepting and waits for what is in flight, tunnels included, until ctx ends.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	p.Drain()
+	err := p.server.ShutdownWithContext(ctx)
+	done := make(chan struct{})
+	go func() { p.tunnels.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.Join(err, ctx.Err())
+	}
+	return err
+}
+
+// Close ends whatever still runs and closes the connections to providers.
+func (p *Proxy) Close() {
+	p.cancel()
+	<-p.sweeper
+	for _, u := range *p.hosts.Load() {
+		u.retire()
+	}
+	p.minted.wipe()
+}
+
+// sweep closes upstream connections that have been idle for long.
+func (p *Proxy) sweep() {
+	defer close(p.sweeper)
+	t := time.NewTicker(idleUpstream / 5)
+	defer t.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case now := <-t.C:
+			for _, u := range *p.hosts.Load() {
+				u.sweep(now)
+			}
+		}
+	}
+}
+
+// serve handles one request.
+func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
+	c, _ := ctx.UserValue(expected{}).(*call) // decided already, before the caller was told to go on
+	if c == nil {
+		c = p.begin(ctx)
+		defer p.recover(c)
+		if bad := p.decide(c); bad != nil {
+			c.refuse(bad)
+			return
+		}
+	} else {
+		defer p.recover(c)
+	}
+	if bad := p.forward(c); bad != nil {
+		c.refuse(bad)
+	}
+}
+
+// expected is the key under which a call waits that was decided before its body was asked for.
+type expected struct{}
+
+// expect decides a request that waits for "100 Continue": who is refused is not told to send the body.
+func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
+	c := p.begin(ctx)
+	defer p.recover(c)
+	if bad := p.decide(c); bad != nil {
+		c.refuse(bad)
+		return bad.status
+	}
+	ctx.SetUserValue(expected{}, c)
+	return fasthttp.StatusContinue
+}
+
+// decide settles everything that can be known from the head: who calls, where to, for whom, and whether they may.
+func (p *Proxy) decide(c *call) *refusal {
+	rh := &c.ctx.Request.Header
+	raw := rh.RawHeaders()
+	http10, ok := version(rh.Protocol())
+	if !ok {
+		return refuseVersion
+	}
+	if err := c.head.scan(rh.Method(), rh.RequestURI(), raw, http10); err != nil {
+		return refuseHead(err)
+	}
+	c.scanned = true
+	h := &c.head
+	if len(h.method)+len(h.target)+len(raw)+len("  HTTP/1.1\r\n") > p.maxHead {
+		return refuseHeadSize
+	}
+	if !c.at.unix {
+		if bad := p.fromBrowser(h); bad != nil {
+			return bad
+		}
+	}
+	if bad := p.authenticate(c); bad != nil {
+		return bad
+	}
+	if bad := p.find(&c.route, h, c.at); bad != nil {
+		return bad
+	}
+	if bad := p.orgOf(c); bad != nil {
+		return bad
+	}
+	if bad := p.allowed(c); bad != nil {
+		return bad
+	}
+	if bad := p.guardSecrets(c); bad != nil {
+		return bad
+	}
+	if p.overBody(h.length) {
+		return refuseBodySize
+	}
+	c.upgrade = h.webSocket()
+	if c.upgrade && h.body() {
+		return refuseUpgrade
+	}
+	return p.look(c)
+}
+
+// version tells HTTP/1.0 from HTTP/1.1; nothing else is spoken here.
+func version(proto []byte) (http10, ok bool) {
+	switch string(proto) {
+	case "HTTP/1.1":
+		return false, true
+	case "HTTP/1.0":
+		return true, true
+	}
+	return false, false
+}
+
+// refuseUnparsed answers what fasthttp could not read as a request.
+func (p *Proxy) refuseUnparsed(ctx *fasthttp.RequestCtx, err error) {
+	c := p.begin(ctx)
+	var small *fasthttp.ErrSmallBuffer
+	var ne net.Error
+	switch {
+	case errors.As(err, &small):
+		c.refuse(refuseHeadSize)
+	case errors.As(err, &ne) && ne.Timeout():
+		c.refuse(&refusal{status: fasthttp.StatusRequestTimeout, code: "bad_request", detail: "the head did not arrive in time", close: true})
+	default:
+		c.refuse(&refusal{status: fasthttp.StatusBadRequest, code: "bad_request", detail: "the head is not valid HTTP/1.1", close: true})
+	}
+}
+
+// recover turns a panic into a 500 for this request. The stack is logged, the panic's value is not: it may hold bytes of the request.
+func (p *Proxy) recover(c *call) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	p.stats.Panics.Add(1)
+	p.log.Error().Str("request_id", string(c.id[:])).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while serving a request")
+	c.abandon()
+	c.refuse(refusePanic)
+}
+
+// bytesOf and stringOf look at memory as the other type, for look-ups within one request; what outlives the request is copied.
+func bytesOf(s string) []byte  { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

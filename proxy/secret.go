@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"errors"
+
+	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/provider"
+	"github.com/keyward/keyward/store"
+)
+
+// look finds the org's credential. The row is sealed; nothing secret is in memory yet.
+func (p *Proxy) look(c *call) *refusal {
+	row, hit, err := p.store.Credential(p.ctx, store.Ref{Org: stringOf(c.org), Provider: c.route.provider.Name})
+	if err != nil {
+		return refusalOfStore(err, refuseMissing)
+	}
+	c.row, c.hit = row, hit
+	if !row.Active {
+		return refuseInactive
+	}
+	return nil
+}
+
+// makeRoom sees to it that nothing which will hold a secret has to grow while it does: what append leaves behind when it moves a slice
+// is memory that nobody would overwrite.
+func (c *call) makeRoom() {
+	plain := len(c.row.Sealed)
+	c.plain = room(c.plain, plain)
+	c.value = room(c.value, 2*plain+256)
+	c.spare = room(c.spare, 8*plain+256)
+	head := 1024 + len(c.head.method) + len(c.head.target) + len(c.ctx.Request.Header.RawHeaders()) + plain + cap(c.value)
+	if c.route.provider.Exchange != nil {
+		c.token = room(c.token, maxTokenBody)
+		head += maxTokenBody
+	}
+	if c.bodyRead && len(c.body) <= onePiece {
+		head += onePiece + maxDefaults
+	}
+	c.out = room(c.out, head)
+}
+
+// maxDefaults is how much a provider's defaults may add to a form.
+const maxDefaults = 1024
+
+// room is b, empty, with room for n bytes. What it held has been overwritten by then.
+func room(b []byte, n int) []byte {
+	if cap(b) < n {
+		return make([]byte, 0, n+n/4)
+	}
+	return b[:0]
+}
+
+// open opens the credential into the call's own memory. Whoever calls it calls wipe as soon as the secret has been used.
+func (c *call) open() (provider.Secret, *refusal) {
+	s, plain, err := credential.Open(c.p.keys, c.row, c.plain[:0])
+	c.plain = plain
+	if err != nil {
+		return s, refuseUnreadable
+	}
+	return s, nil
+}
+
+// wipe overwrites every place of the call that a secret is in.
+func (c *call) wipe() {
+	clear(c.plain[:cap(c.plain)])
+	clear(c.value[:cap(c.value)])
+	clear(c.spare[:cap(c.spare)])
+	clear(c.token)
+	clear(c.out)
+	c.plain, c.value, c.token, c.out = c.plain[:0], c.value[:0], c.token[:0], c.out[:0]
+}
+
+// refusalOfInject is what a credential that does not fit the request looks like to the caller.
+func refusalOfInject(err error) *refusal {
+	var missing *provider.IncompleteError
+	switch {
+	case errors.Is(err, provider.ErrForeignAccount):
+		return refuseForeignAccount
+	case errors.As(err, &missing):
+		return refuseIncompleteField(missing.Field)
+	case errors.Is(err, provider.ErrIncomplete):
+		return refuseIncomplete
+	case errors.Is(err, provider.ErrRejected):
+		return refuseRejected
+	}
+	return refuseUnreadable
+}

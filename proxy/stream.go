@@ -1,0 +1,371 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// reply makes the provider's answer the caller's. A short body that has already arrived is copied and the connection is free at once;
+// any other is streamed as it comes, and the call ends with it.
+func (p *Proxy) reply(c *call) *refusal {
+	resp := &c.ctx.Response
+	h := &resp.Header
+	c.status = h.StatusCode()
+	length := h.ContentLength() // -1: chunked, -2: until the connection closes
+	c.answer = answer{c: c, left: int64(length), keep: !h.ConnectionClose() && h.IsHTTP11()}
+	text := isText(h.ContentType(), h.ContentEncoding())
+	if c.readable && !text && len(h.ContentEncoding()) > 0 {
+		return refuseProtocol // it was asked for an answer that can be read
+	}
+	if !isJSON(h.ContentType()) {
+		c.mask = nil
+	}
+	cleanAnswer(h)
+	for _, v := range h.All() {
+		c.red.forms.overwrite(v) // the header's own memory
+	}
+	c.mark(h)
+	if p.draining.Load() {
+		c.ctx.SetConnectionClose()
+	}
+	none := c.ctx.IsHead() || c.status == fasthttp.StatusNoContent || c.status == fasthttp.StatusNotModified
+	switch {
+	case none:
+		c.answer.left = 0
+		c.answer.complete = true
+		c.answer.free()
+		c.end()
+	case length >= 0 && c.up.br.Buffered() >= length && c.upload == nil:
+		b, _ := c.up.br.Peek(length)
+		resp.SetBody(b)
+		if text {
+			c.red.whole(resp.Body(), c.mask)
+		}
+		_, _ = c.up.br.Discard(length)
+		c.received = int64(length)
+		c.answer.complete = true
+		c.answer.free()
+		c.end()
+	default:
+		if text {
+			c.answer.red = &c.red
+			c.red.start(c.mask)
+		}
+		resp.ImmediateHeaderFlush = true
+		if length >= 0 {
+			resp.SetBodyStream(&c.answer, length)
+		} else {
+			resp.SetBodyStream(&c.answer, -1)
+		}
+	}
+	return nil
+}
+
+// hopByHop are the headers of an answer that are this hop's (RFC 9110, section 7.6.1).
+var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Upgrade"}
+
+// cleanAnswer removes what is this hop's, and what only Keyward may say.
+func cleanAnswer(h *fasthttp.ResponseHeader) {
+	if v := h.Peek("Connection"); len(v) > 0 {
+		var listed head
+		if listed.list(v) == nil {
+			for _, name := range listed.listed[:listed.nListed] {
+				if !equalFold(name, "connection") && !equalFold(name, "content-length") && !equalFold(name, "transfer-encoding") {
+					h.DelBytes(name)
+				}
+			}
+		}
+	}
+	h.ResetConnectionClose()
+	for _, name := range hopByHop {
+		h.Del(name)
+	}
+	for ours := true; ours; {
+		ours = false
+		for name := range h.All() {
+			if len(name) > 8 && equalFold(name[:8], "keyward-") {
+				h.DelBytes(append([]byte(nil), name...))
+				ours = true
+				break
+			}
+		}
+	}
+	h.SetProtocol(http11)
+}
+
+var http11 = []byte("HTTP/1.1")
+
+// mark adds what tells the caller which request this was and where its time went, in milliseconds.
+func (c *call) mark(h *fasthttp.ResponseHeader) {
+	h.SetBytesV("Keyward-Request-Id", c.id[:])
+	b := append(c.basic[:0], "keyward;dur="...)
+	b = appendMillis(b, max(time.Since(c.start)-c.waited, 0))
+	b = append(b, ", upstream;dur="...)
+	b = appendMillis(b, c.waited)
+	c.basic = b
+	h.AddBytesV("Server-Timing", b)
+}
+
+func appendMillis(b []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(b, float64(d.Microseconds())/1000, 'f', 3, 64)
+}
+
+// An answer is the body of a provider's answer on its way to the caller. Nothing is held back: what has arrived is written before
+// more is awaited.
+type answer struct {
+	c        *call
+	left     int64 // of a body of known length; -1: chunked, -2: until the connection closes
+	chunk    int64 // left of the current chunk
+	began    bool  // a first chunk was read
+	keep     bool  // the connection can be used again after a complete answer
+	complete bool
+	freed    bool
+	red      *redactor // nil: the body passes as it is
+	ready    []byte    // redacted and not read yet
+	flushed  bool
+}
+
+var errCut = errors.New("answer was cut off")
+
+// next waits for bytes of the body and returns what is there, up to most. They stay in the connection's buffer until taken.
+func (a *answer) next(most int) ([]byte, error) {
+	u := a.c.up
+	switch {
+	case a.left == 0, a.complete:
+		a.complete = true
+		return nil, io.EOF
+	case a.left > 0:
+		most = int(min(int64(most), a.left))
+	case a.left == -1:
+		if a.chunk == 0 {
+			if err := a.nextChunk(); err != nil {
+				return nil, err
+			}
+		}
+		most = int(min(int64(most), a.chunk))
+	}
+	if err := a.c.awaitByte(u, a.c.p.idle()); err != nil {
+		if err == io.EOF && a.left == -2 {
+			a.complete, a.keep = true, false
+			return nil, io.EOF
+		}
+		if err == io.EOF {
+			err = errCut
+		}
+		return nil, err
+	}
+	return u.br.Peek(min(most, u.br.Buffered()))
+}
+
+// took is told that n bytes have been passed on.
+func (a *answer) took(n int) error {
+	u := a.c.up
+	_, _ = u.br.Discard(n)
+	a.c.received += int64(n)
+	switch {
+	case a.left > 0:
+		a.left -= int64(n)
+	case a.left == -1:
+		if a.chunk -= int64(n); a.chunk == 0 {
+			return a.line(0)
+		}
+	}
+	return nil
+}
+
+// nextChunk reads a chunk's size; after the last chunk, the trailers.
+func (a *answer) nextChunk() error {
+	u := a.c.up
+	if err := a.c.awaitByte(u, a.c.p.idle()); err != nil {
+		if err == io.EOF {
+			err = errCut
+		}
+		return err
+	}
+	_ = u.SetReadDeadline(time.Now().Add(a.c.p.idle()))
+	line, err := u.br.ReadSlice('\n')
+	if err != nil {
+		return errCut
+	}
+	n, ok := chunkSize(line)
+	if !ok {
+		return errBadHead
+	}
+	if n > 0 {
+		a.chunk = n
+		return nil
+	}
+	if err := a.c.ctx.Response.Header.ReadTrailer(u.br); err != nil && err != io.EOF {
+		return errCut
+	}
+	a.complete = true
+	return io.EOF
+}
+
+// line reads the CRLF that ends a chunk.
+func (a *answer) line(int) error {
+	u := a.c.up
+	_ = u.SetReadDeadline(time.Now().Add(a.c.p.idle()))
+	b, err := u.br.Peek(2)
+	if err != nil {
+		return errCut
+	}
+	if b[0] != '\r' || b[1] != '\n' {
+		return errBadHead
+	}
+	_, _ = u.br.Discard(2)
+	return nil
+}
+
+// chunkSize reads a chunk's size line (RFC 9112, section 7.1): hex digits, then CRLF or an extension.
+func chunkSize(line []byte) (int64, bool) {
+	if len(line) < 3 || line[len(line)-2] != '\r' {
+		return 0, false
+	}
+	line = line[:len(line)-2]
+	var n int64
+	i := 0
+	for ; i < len(line); i++ {
+		d := unhex(line[i])
+		if d < 0 {
+			break
+		}
+		if i == 15 {
+			return 0, false
+		}
+		n = n<<4 | int64(d)
+	}
+	if i == 0 {
+		return 0, false
+	}
+	rest := trimSpace(line[i:])
+	return n, len(rest) == 0 || rest[0] == ';'
+}
+
+// Read gives fasthttp the pieces of a body that it sends in chunks.
+func (a *answer) Read(b []byte) (int, error) {
+	for len(a.ready) == 0 {
+		p, err := a.piece(len(b))
+		if err != nil {
+			return 0, err
+		}
+		a.ready = p
+	}
+	n := copy(b, a.ready)
+	a.ready = a.ready[n:]
+	if a.red == nil { // it was the connection's own memory
+		if err := a.took(n); err != nil {
+			return n, a.failed(err)
+		}
+		a.ready = nil
+	}
+	return n, nil
+}
+
+// piece is the next part of the body as the caller gets it; it may be empty. The end is io.EOF.
+func (a *answer) piece(most int) ([]byte, error) {
+	p, err := a.next(most)
+	switch {
+	case err == io.EOF && a.red != nil && !a.flushed:
+		a.flushed = true
+		return a.red.feed(nil, true), nil
+	case err != nil:
+		return nil, a.failed(err)
+	case a.red == nil:
+		return p, nil
+	}
+	out := a.red.feed(p, false)
+	if err := a.took(len(p)); err != nil {
+		return nil, a.failed(err)
+	}
+	return out, nil
+}
+
+// WriteTo sends a body of known length straight to the caller: fasthttp's writer would hold a slow one back until its buffer is full
+// or the body ends. The head has been flushed by then (ImmediateHeaderFlush).
+func (a *answer) WriteTo(io.Writer) (int64, error) {
+	var total int64
+	for {
+		p, err := a.piece(1 << 30)
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		n, err := a.c.conn.Write(p)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+		if a.red == nil {
+			if err := a.took(n); err != nil {
+				return total, a.failed(err)
+			}
+		}
+	}
+}
+
+// failed makes sure that the caller cannot take a cut answer for a whole one.
+func (a *answer) failed(err error) error {
+	if err != io.EOF {
+		if a.c.code == "" {
+			a.c.code = "answer_cut"
+			if errors.Is(err, errGone) {
+				a.c.code = refuseGone.code
+			}
+		}
+		a.c.conn.reset()
+	}
+	return err
+}
+
+// Close ends the call: fasthttp calls it when the body has been sent, or could not be.
+func (a *answer) Close() error {
+	c := a.c
+	if c == nil {
+		return nil
+	}
+	a.free()
+	if !a.complete && c.code == "" {
+		c.code = refuseGone.code
+	}
+	c.end()
+	return nil
+}
+
+// free gives the connection back, or closes it when anything about it is in doubt.
+func (a *answer) free() {
+	c := a.c
+	if a.freed || c.up == nil {
+		return
+	}
+	a.freed = true
+	if c.upload != nil && !c.upload.finished() {
+		a.keep = false // the answer is complete, the request is not
+	}
+	c.stopUpload()
+	if a.complete && a.keep && (c.upload == nil || c.upload.err == nil) {
+		c.to.put(c.up, time.Now())
+	} else {
+		_ = c.up.Close()
+	}
+	c.up = nil
+}
+
+// unhex is the value of a hex digit, or -1.
+func unhex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}

@@ -1,0 +1,244 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyward/keyward/provider"
+	"golang.org/x/sys/unix"
+)
+
+// How long each step towards a provider may take, and how many idle connections are kept to each host.
+const (
+	dialTimeout    = 2 * time.Second
+	tlsTimeout     = 3 * time.Second
+	userTimeout    = 20 * time.Second // TCP_USER_TIMEOUT: sent data that nobody acknowledges ends the connection
+	idleUpstream   = 50 * time.Second // shorter than the providers' own idle time-outs (60 s and more)
+	maxIdlePerHost = 256
+	readBuffer     = 16 << 10 // the longest head of an answer
+)
+
+// An upstream is one host of a provider: where it is dialled and the idle connections to it. Upstreams are made at the start, one for
+// each host in the providers' tables, and nothing else is ever dialled.
+type upstream struct {
+	provider *provider.Provider
+	host     string // as sent in Host
+	own      bool   // only Keyward itself calls it
+
+	address string      // dialled: "host:port"
+	tls     *tls.Config // nil: plain HTTP, which only an override to loopback can be
+
+	mu      sync.Mutex
+	idle    []*upstreamConn // most recently used last
+	retired bool            // another upstream has taken its place: nothing is kept
+}
+
+// An upstreamConn is one connection to a provider, used by one request at a time.
+type upstreamConn struct {
+	net.Conn // TLS, or the guard itself
+	guard    *guardedConn
+	br       *bufio.Reader
+	to       *upstream
+	since    time.Time // when it became idle
+	reused   bool
+	one      [1]byte
+}
+
+// newUpstreams makes an upstream for each host that any provider has. overrides send what is meant for a host elsewhere; roots are
+// trusted for all of them (nil: the system's).
+func newUpstreams(providers []*provider.Provider, overrides map[string]*url.URL, roots *x509.CertPool) (map[string]*upstream, error) {
+	all := map[string]*upstream{}
+	add := func(p *provider.Provider, host string, own bool) {
+		all[host] = &upstream{provider: p, host: host, own: own, address: host + ":443", tls: clientTLS(host, roots)}
+	}
+	for _, p := range providers {
+		for _, h := range p.Hosts {
+			add(p, h, false)
+		}
+		for _, h := range p.OwnHosts {
+			if all[h] == nil {
+				add(p, h, true)
+			}
+		}
+	}
+	for host, to := range overrides {
+		u := all[host]
+		if u == nil {
+			return nil, fmt.Errorf("upstream %q: no provider has this host", host)
+		}
+		u.address = to.Host
+		port := to.Port()
+		switch to.Scheme {
+		case "https":
+			u.tls = clientTLS(to.Hostname(), roots)
+			if port == "" {
+				u.address = net.JoinHostPort(to.Hostname(), "443")
+			}
+		case "http":
+			if !isLoopback(to.Hostname()) {
+				return nil, fmt.Errorf("upstream %q: plain http is for loopback only; use https", host)
+			}
+			u.tls = nil
+			if port == "" {
+				u.address = net.JoinHostPort(to.Hostname(), "80")
+			}
+		default:
+			return nil, fmt.Errorf("upstream %q: scheme %q is neither https nor http", host, to.Scheme)
+		}
+	}
+	return all, nil
+}
+
+func clientTLS(name string, roots *x509.CertPool) *tls.Config {
+	return &tls.Config{
+		ServerName:         name,
+		RootCAs:            roots,
+		MinVersion:         tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(8),
+	}
+}
+
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && a.IsLoopback()
+}
+
+// take gives an idle connection that is known to be clean, or nil.
+func (u *upstream) take(now time.Time) *upstreamConn {
+	for {
+		u.mu.Lock()
+		n := len(u.idle)
+		if n == 0 {
+			u.mu.Unlock()
+			return nil
+		}
+		c := u.idle[n-1]
+		u.idle[n-1] = nil
+		u.idle = u.idle[:n-1]
+		u.mu.Unlock()
+		if now.Sub(c.since) > idleUpstream || c.dirty() {
+			_ = c.Close()
+			continue
+		}
+		c.reused = true
+		c.guard.wrote = false
+		return c
+	}
+}
+
+// put keeps a connection for the next request. The caller has read its answer to the end.
+func (u *upstream) put(c *upstreamConn, now time.Time) {
+	if c.br.Buffered() > 0 {
+		_ = c.Close() // more than the answer has arrived
+		return
+	}
+	c.since = now
+	u.mu.Lock()
+	if len(u.idle) < maxIdlePerHost && !u.retired {
+		u.idle = append(u.idle, c)
+		c = nil
+	}
+	u.mu.Unlock()
+	if c != nil {
+		_ = c.Close()
+	}
+}
+
+// sweep closes connections that were idle for too long. The list is ordered by when they became idle only roughly, so all are looked at.
+func (u *upstream) sweep(now time.Time) {
+	u.mu.Lock()
+	kept := u.idle[:0]
+	var old []*upstreamConn
+	for _, c := range u.idle {
+		if now.Sub(c.since) > idleUpstream {
+			old = append(old, c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	clear(u.idle[len(kept):])
+	u.idle = kept
+	u.mu.Unlock()
+	for _, c := range old {
+		_ = c.Close()
+	}
+}
+
+// retire closes the idle connections and keeps no more.
+func (u *upstream) retire() {
+	u.mu.Lock()
+	u.retired = true
+	u.mu.Unlock()
+	u.sweep(time.Now().Add(2 * idleUpstream))
+}
+
+// dial opens a connection, over IPv4 or IPv6, whichever answers first (RFC 8305).
+func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	tcp, err := d.DialContext(ctx, "tcp", u.address)
+	if err != nil {
+		return nil, err
+	}
+	setUserTimeout(tcp)
+	c := &upstreamConn{to: u, guard: newGuardedConn(tcp, u.tls != nil)}
+	c.Conn = c.guard
+	if u.tls != nil {
+		t := tls.Client(c.guard, u.tls)
+		_ = tcp.SetDeadline(time.Now().Add(tlsTimeout))
+		if err := t.Handshake(); err != nil {
+			_ = tcp.Close()
+			return nil, &tlsError{err}
+		}
+		_ = tcp.SetDeadline(time.Time{})
+		c.Conn = t
+	}
+	c.guard.wrote = false
+	c.br = bufio.NewReaderSize(c.Conn, readBuffer)
+	return c, nil
+}
+
+// Close closes without a TLS farewell: it could block, and the connection is done with.
+func (c *upstreamConn) Close() error { return c.guard.Conn.Close() }
+
+// A tlsError is a handshake that failed: the certificate, or TLS itself.
+type tlsError struct{ error }
+
+func (e *tlsError) Unwrap() error { return e.error }
+
+func setUserTimeout(c net.Conn) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	if raw, err := tcp.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
+		})
+	}
+}
+
+// refusalFor says what a failed connection to a provider looks like to the caller.
+func refusalFor(err error) *refusal {
+	var te *tlsError
+	var ne net.Error
+	switch {
+	case errors.As(err, &te) && !(errors.As(err, &ne) && ne.Timeout()):
+		return refuseTLS
+	case errors.As(err, &ne) && ne.Timeout():
+		return refuseTimeout
+	}
+	return refuseUnreachable
+}
