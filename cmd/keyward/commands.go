@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/keyward/keyward/admin"
+	"github.com/keyward/keyward/store"
+)
+
+// What the program ends with (contract with scripts: never renumber).
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2 // bad flags or bad input
+	exitNotFound = 3
+	exitRefused  = 4 // forbidden, or in conflict with what is there
+)
+
+// stdio is what a command reads and writes.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// A command is one row of the table of commands.
+type command struct {
+	name    string // as typed: "serve", "credentials set"
+	usage   string // what it does, one line
+	example string // lines to paste
+	run     func(ctx context.Context, f *flags, args []string, std stdio) error
+}
+
+// commands is everything that keyward does, in the order in which help shows it.
+func commands() []command {
+	return []command{
+		{"serve", "run the sidecar", serveExample, cmdServe},
+		{"wait", "block until the sidecar is ready", "keyward wait --run-dir .keyward --max 30s", cmdWait},
+
+		{"credentials set", "set an org's credential; its fields are read as JSON from stdin or a file", credentialsSetExample, cmdCredentialsSet},
+		{"credentials list", "list credentials, masked", "keyward credentials list --org acme\nkeyward credentials list --json", cmdCredentialsList},
+		{"credentials show", "show one credential, masked", "keyward credentials show --org acme --provider twilio", cmdCredentialsShow},
+		{"credentials verify", "ask the provider whether it honours a credential", "keyward credentials verify --org acme --provider twilio", cmdCredentialsVerify},
+		{"credentials disable", "refuse requests that need a credential, and keep it", "keyward credentials disable --org acme --provider twilio", cmdCredentialsDisable},
+		{"credentials enable", "allow requests with a disabled credential again", "keyward credentials enable --org acme --provider twilio", cmdCredentialsEnable},
+		{"credentials delete", "delete a credential", "keyward credentials delete --org acme --provider twilio", cmdCredentialsDelete},
+
+		{"assistants set", "map a Vapi assistant to an org", `keyward assistants set asst_1 --org acme --role inbound --name "Front desk"`, cmdAssistantsSet},
+		{"assistants list", "list mapped assistants", "keyward assistants list --org acme", cmdAssistantsList},
+		{"assistants resolve", "print the org of an assistant", "keyward assistants resolve asst_1", cmdAssistantsResolve},
+		{"assistants delete", "delete the mapping of an assistant", "keyward assistants delete asst_1", cmdAssistantsDelete},
+
+		{"callers add", "make a caller's token and print it, this once", "keyward callers add --name worker --org acme --provider twilio", cmdCallersAdd},
+		{"callers list", "list callers with a token", "keyward callers list --json", cmdCallersList},
+		{"callers revoke", "revoke a caller's token", "keyward callers revoke worker", cmdCallersRevoke},
+
+		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json", cmdAudit},
+
+		{"keys generate", "make a new keyset in the file of --key, never over an existing one", "keyward keys generate --data-dir .keyward", cmdKeysGenerate},
+		{"keys list", "list the ids of the keys, never the keys", "keyward keys list --data-dir .keyward", cmdKeysList},
+		{"migrate up", "bring the store's schema up to date (the same as migrate alone)", "keyward migrate up --data-dir .keyward", cmdMigrateUp},
+		{"migrate down", "take back the last step of the schema, data of that step included", "keyward migrate down --data-dir .keyward --yes", cmdMigrateDown},
+		{"migrate status", "show the store's schema", "keyward migrate status --data-dir .keyward", cmdMigrateStatus},
+
+		{"version", "print the version", "keyward version --json", cmdVersion},
+	}
+}
+
+// execute runs the command that args name and returns the exit code. Errors are one line on stderr.
+func execute(ctx context.Context, args []string, std stdio) int {
+	err := dispatch(ctx, args, std)
+	if err == nil || errors.Is(err, pflag.ErrHelp) {
+		return exitDone
+	}
+	fmt.Fprintln(std.err, "keyward: "+strings.Join(strings.Fields(err.Error()), " "))
+	return exitCode(err)
+}
+
+// exitCode is the one table from errors to exit codes.
+func exitCode(err error) int {
+	var coded interface{ ExitCode() int }
+	if errors.As(err, &coded) {
+		return coded.ExitCode()
+	}
+	var p *admin.Problem
+	if errors.As(err, &p) {
+		switch p.Status {
+		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+			return exitUsage
+		case http.StatusNotFound:
+			return exitNotFound
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusPreconditionFailed:
+			return exitRefused
+		}
+		return exitFailed
+	}
+	if errors.Is(err, store.ErrNotFound) {
+		return exitNotFound
+	}
+	return exitFailed
+}
+
+// A refused error is something that the program will not do; exit code 4.
+type refused struct{ error }
+
+func (refused) ExitCode() int { return exitRefused }
+
+func (r refused) Unwrap() error { return r.error }
+
+// A notFound error is about something that is not there; exit code 3.
+type notFound struct{ error }
+
+func (notFound) ExitCode() int { return exitNotFound }
+
+func (n notFound) Unwrap() error { return n.error }
+
+func dispatch(ctx context.Context, args []string, std stdio) error {
+	all := commands()
+	if len(args) == 0 || isHelp(args[0]) {
+		out, err := std.out, error(nil)
+		if len(args) == 0 {
+			out, err = std.err, usagef("no command given; the list is above")
+		}
+		fmt.Fprint(out, overview(all, ""))
+		return err
+	}
+	word, rest := args[0], args[1:]
+	if word == "--version" {
+		word = "version"
+	}
+	if word == "migrate" && (len(rest) == 0 || strings.HasPrefix(rest[0], "-") && !isHelp(rest[0])) {
+		rest = slices.Insert(slices.Clone(rest), 0, "up")
+	}
+	group := false
+	for _, c := range all {
+		first, second, two := strings.Cut(c.name, " ")
+		if first != word {
+			continue
+		}
+		group = group || two
+		if !two || len(rest) > 0 && rest[0] == second {
+			if two {
+				rest = rest[1:]
+			}
+			f := newFlags(c.name, c.usage, c.example)
+			f.out = std.out
+			return c.run(ctx, f, rest, std)
+		}
+	}
+	switch {
+	case !group:
+		return usagef("%q is no command; keyward --help lists them", word)
+	case len(rest) > 0 && isHelp(rest[0]):
+		fmt.Fprint(std.out, overview(all, word))
+		return nil
+	case len(rest) == 0:
+		fmt.Fprint(std.err, overview(all, word))
+		return usagef("%s needs one of the words above", word)
+	}
+	return usagef("%s has no command of that name; keyward %s --help lists them", word, word) // not quoted: it may be a secret
+}
+
+func isHelp(arg string) bool { return arg == "--help" || arg == "-h" || arg == "help" }
+
+// overview lists the commands, or those of one group.
+func overview(all []command, group string) string {
+	var b strings.Builder
+	if group == "" {
+		b.WriteString("Keyward carries an app's calls to third-party APIs and adds each org's own credential on the way.\n\nCommands:\n")
+	} else {
+		b.WriteString("Commands of keyward " + group + ":\n")
+	}
+	for _, c := range all {
+		if group == "" || strings.HasPrefix(c.name, group+" ") {
+			b.WriteString(columns("  "+c.name, strings.Fields(c.usage)))
+		}
+	}
+	b.WriteString("\nkeyward COMMAND --help says more, with an example.\n")
+	if group == "" {
+		b.WriteString("\nExample:\n  keyward serve --dev\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"io"
+	"os"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/rs/zerolog"
+)
+
+// newLogger writes to stderr: JSON lines for machines, or coloured ones for a person at a terminal. Times are UTC, durations are
+// milliseconds.
+func newLogger(c *Config, std stdio) (zerolog.Logger, error) {
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	zerolog.DurationFieldUnit = time.Millisecond
+	zerolog.TimestampFunc = func() time.Time { return time.Now().UTC() }
+	setLogLevel(c.LogLevel)
+	out := std.err
+	format := c.LogFormat
+	if f, ok := out.(*os.File); format == "" && ok && isatty.IsTerminal(f.Fd()) {
+		format = "console"
+	}
+	if format == "console" {
+		out = zerolog.ConsoleWriter{Out: out, TimeFormat: "15:04:05.000"}
+	}
+	return zerolog.New(lineWriter{out}).With().Timestamp().Logger(), nil
+}
+
+// lineWriter hides that the output may be a level writer: each line is one Write.
+type lineWriter struct{ io.Writer }
+
+// setLogLevel takes effect at once, everywhere. The name was checked with the configuration.
+func setLogLevel(name string) {
+	if l, err := zerolog.ParseLevel(name); err == nil {
+		zerolog.SetGlobalLevel(l)
+	}
+}

@@ -1,0 +1,460 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/admin"
+	"github.com/keyward/keyward/cache"
+	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/proxy"
+	"github.com/keyward/keyward/seal"
+	"github.com/keyward/keyward/store"
+)
+
+// A sidecarProcess is everything that runs between the start and the end of serve. Its parts are closed in the reverse order of their
+// making.
+type sidecarProcess struct {
+	c       *Config
+	log     zerolog.Logger
+	started time.Time
+
+	keys   *seal.Keyring
+	db     *store.DB
+	cache  *cache.Cache
+	keeper *credential.Keeper
+	proxy  *proxy.Proxy
+	api    *http.Server
+
+	listeners []string // as the start line names them
+	callerTCP string   // where callers connect over TCP, as bound
+	owned     sync.WaitGroup
+	failed    chan error // a listener that ended by itself
+	closers   []func()
+	draining  chan struct{}
+}
+
+// Run is the sidecar: it opens the store, listens, serves until ctx ends, drains, and returns. Ready, if not nil, is called once
+// callers are served.
+func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) error) (err error) {
+	log, err := newLogger(c, std)
+	if err != nil {
+		return err
+	}
+	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 16), draining: make(chan struct{})}
+	defer s.close()
+	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startAdmin} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	for _, w := range c.Warnings {
+		log.Warn().Msg(w)
+	}
+	if c.WebhookTarget != "" {
+		log.Warn().Str("webhook_target", c.WebhookTarget).Msg("this version takes no webhooks yet: --webhook-listen is not served")
+	}
+	s.owned.Go(func() { s.checkRows(ctx) })
+	s.announce()
+	if ready != nil {
+		if err := ready(s); err != nil {
+			return err
+		}
+	}
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	s.serveUntil(ctx)
+	return s.drain()
+}
+
+// openKeys reads the key source. A missing file is made for the embedded store only: sidecars that share a store share its keys too,
+// and a key made by one of them could not open what another sealed.
+func (s *sidecarProcess) openKeys(context.Context) error {
+	c := s.c
+	if strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
+		if err := privateFolder(c.DataDir); err != nil && !c.isSet("store") {
+			return fmt.Errorf("data folder: %w", err)
+		}
+	}
+	keys, err := seal.Load(c.Key)
+	path, isFile := strings.CutPrefix(c.Key, "file:")
+	if errors.Is(err, os.ErrNotExist) && isFile {
+		if !strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
+			return fmt.Errorf("key %s does not exist; make it once with `keyward keys generate --key %s` and give the same one to every sidecar", c.Key, c.Key)
+		}
+		keys = seal.Generate()
+		if err := keys.WriteFile(path); err != nil {
+			return err
+		}
+		s.log.Warn().Str("key", c.Key).Msg("made a new key; keep a copy of the file: without it no credential can be opened")
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	s.keys = keys
+	s.closers = append(s.closers, keys.Wipe)
+	return nil
+}
+
+func (s *sidecarProcess) openStore(ctx context.Context) error {
+	c := s.c
+	db, err := store.Open(ctx, c.Store.Reveal(), store.Options{Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.db = db
+	s.closers = append(s.closers, func() { _ = db.Close() })
+	return s.migrate(ctx)
+}
+
+// migrate brings the schema up to date, or refuses one that this version cannot work with.
+func (s *sidecarProcess) migrate(ctx context.Context) error {
+	if !s.c.AutoMigrate {
+		schema, err := s.db.Schema(ctx)
+		if err != nil {
+			return err
+		}
+		if schema.Current < schema.Latest {
+			return fmt.Errorf("the store's schema is at version %d and this program needs %d; run `keyward migrate up`, or start without --auto-migrate=false", schema.Current, schema.Latest)
+		}
+		return nil
+	}
+	db := s.db
+	if url := s.c.MigrateURL.Reveal(); url != "" {
+		other, err := store.Open(ctx, url, store.Options{Log: s.log})
+		if err != nil {
+			return fmt.Errorf("--migrate-url: %w", err)
+		}
+		defer func() { _ = other.Close() }()
+		db = other
+	}
+	n, err := db.MigrateUp(ctx)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		s.log.Info().Int("steps", n).Msg("brought the store's schema up to date")
+	}
+	return nil
+}
+
+func (s *sidecarProcess) openCache(ctx context.Context) error {
+	c := s.c
+	ca, err := cache.New(s.db, cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive})
+	if err != nil {
+		return err
+	}
+	s.cache = ca
+	s.closers = append(s.closers, ca.Close)
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.owned.Go(func() {
+		if err := s.db.Watch(watch, ca.Apply); err != nil && watch.Err() == nil {
+			s.log.Error().Err(err).Msg("watching the store for changes ended")
+		}
+	})
+	s.closers = append(s.closers, stop)
+	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
+	return nil
+}
+
+func (s *sidecarProcess) startProxy(context.Context) error {
+	c := s.c
+	rules, err := c.compileRules(knownNames(), nil)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	roots, err := c.roots()
+	if err != nil {
+		return usagef("%w", err)
+	}
+	if len(c.Callers) == 0 {
+		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
+	}
+	s.proxy, err = proxy.New(proxy.Options{
+		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated,
+	})
+	if err != nil {
+		return usagef("%w", err)
+	}
+	s.closers = append(s.closers, s.proxy.Close)
+	if c.Socket != "" {
+		l, err := listenUnix(c.Socket, os.FileMode(c.SocketMode), c.SocketGID)
+		if err != nil {
+			return err
+		}
+		s.serveProxy(&proxy.Listener{Listener: l}, "callers unix:"+c.Socket)
+	}
+	if c.Listen != "" {
+		l, err := listenTCP("listen", c.Listen)
+		if err != nil {
+			return err
+		}
+		s.callerTCP = l.Addr().String()
+		s.serveProxy(&proxy.Listener{Listener: l}, "callers "+s.callerTCP)
+	}
+	for i, spec := range c.Listeners {
+		l, err := listenTCP(fmt.Sprintf("listeners[%d]", i), spec.Address)
+		if err != nil {
+			return err
+		}
+		pl := &proxy.Listener{Listener: l, Org: spec.Org, Upstream: spec.Upstream}
+		if err := s.proxy.Check(pl); err != nil {
+			_ = l.Close()
+			return usagef("%w", err)
+		}
+		s.serveProxy(pl, "callers "+l.Addr().String())
+	}
+	return nil
+}
+
+func (s *sidecarProcess) limits(c *Config) proxy.Limits {
+	return proxy.Limits{MaxBody: int64(c.MaxBody), MaxConns: c.MaxConns, IdleTimeout: c.IdleTimeout, FirstByteTimeout: c.FirstByteTimeout}
+}
+
+// rotated stores a refresh token that a provider replaced.
+func (s *sidecarProcess) rotated(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error) {
+	next, err := s.keeper.ReplaceField(ctx, store.Actor{Name: "sidecar", From: "process"}, row.Ref, field, value, row.SealedVersion)
+	if err != nil {
+		return 0, err
+	}
+	return next.Version, nil
+}
+
+func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
+	s.listeners = append(s.listeners, name)
+	s.closers = append(s.closers, func() { _ = l.Close() })
+	s.owned.Go(func() {
+		if err := s.proxy.Serve(l); err != nil {
+			s.failed <- fmt.Errorf("serving %s: %w", name, err)
+		}
+	})
+}
+
+// startAdmin serves the admin API on its socket and on TCP.
+func (s *sidecarProcess) startAdmin(context.Context) error {
+	api := admin.New(admin.Options{
+		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats,
+		Checks: []admin.Check{
+			{Name: "draining", Run: s.checkDraining},
+			{Name: "store", Run: s.db.Ping, Degrades: true},
+			{Name: "change-feed", Run: s.checkFeed, Degrades: true},
+			{Name: "keys", Run: func(context.Context) error { return nil }},
+		},
+	})
+	s.api = api.Server()
+	s.closers = append(s.closers, func() { _ = s.api.Close() })
+	if s.c.AdminSocket != "" {
+		l, err := listenUnix(s.c.AdminSocket, 0o600, -1)
+		if err != nil {
+			return err
+		}
+		s.serveAdmin(l, "admin unix:"+s.c.AdminSocket)
+	}
+	if s.c.AdminListen != "" {
+		l, err := listenTCP("admin-listen", s.c.AdminListen)
+		if err != nil {
+			return err
+		}
+		s.serveAdmin(l, "admin "+l.Addr().String())
+	}
+	return nil
+}
+
+func (s *sidecarProcess) serveAdmin(l net.Listener, name string) {
+	s.listeners = append(s.listeners, name)
+	s.owned.Go(func() {
+		if err := s.api.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("serving %s: %w", name, err)
+		}
+	})
+}
+
+func (s *sidecarProcess) checkDraining(context.Context) error {
+	select {
+	case <-s.draining:
+		return errors.New("the sidecar is stopping")
+	default:
+		return nil
+	}
+}
+
+func (s *sidecarProcess) checkFeed(context.Context) error {
+	if !s.db.FeedLive() {
+		return errors.New("the change feed is down; cached values are confirmed with the store before they are used")
+	}
+	return nil
+}
+
+// stats are the running numbers of /api/stats.
+func (s *sidecarProcess) stats() map[string]any {
+	st := s.proxy.Stats()
+	return map[string]any{
+		"cache": s.cache.Stats(),
+		"proxy": map[string]int64{
+			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),
+			"dialled": st.Dialled.Load(), "reused": st.Reused.Load(),
+		},
+	}
+}
+
+// checkRows tries to open every credential once, in the background: a key that opens no rows is better known at start than by the
+// first org's request. One that cannot be opened stops nobody else.
+func (s *sidecarProcess) checkRows(ctx context.Context) {
+	var scratch []byte
+	total, bad := 0, 0
+	ids := map[string]int{}
+	err := s.db.EachCredential(ctx, func(c *store.Credential) error {
+		total++
+		secret, buf, err := credential.Open(s.keys, c, scratch[:0])
+		scratch = buf
+		if err != nil {
+			bad++
+			ids[c.KeyID]++
+			return nil
+		}
+		secret.Wipe()
+		return nil
+	})
+	switch {
+	case err != nil && ctx.Err() == nil:
+		s.log.Warn().Err(err).Msg("checking that the keys open the stored credentials could not be finished")
+	case bad > 0:
+		s.log.Error().Int("credentials", total).Int("unreadable", bad).Interface("sealed_with", ids).Str("key_id", s.keys.PrimaryID()).
+			Msg("the keys at hand do not open some stored credentials; their requests get 424 credential_unreadable until the key that sealed them is in the key source")
+	}
+}
+
+// announce is the one line that says what runs where.
+func (s *sidecarProcess) announce() {
+	s.log.Info().Str("version", version).Strs("listeners", s.listeners).Str("store", s.c.Store.String()).Str("key", s.c.Key).
+		Str("key_id", s.keys.PrimaryID()).Msg("keyward is ready")
+}
+
+// serveUntil waits for the end: a signal, or a listener that broke. SIGHUP re-reads the configuration.
+func (s *sidecarProcess) serveUntil(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-s.failed:
+			s.log.Error().Err(err).Msg("a listener ended; stopping")
+			s.failed <- err
+			return
+		case <-hup:
+			s.reload()
+		}
+	}
+}
+
+// reload takes over what may change while the sidecar runs. A file that is not good changes nothing.
+func (s *sidecarProcess) reload() {
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading)
+	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
+	next, restart, err := s.c.reload()
+	if err == nil {
+		err = s.apply(next)
+	}
+	if err != nil {
+		s.log.Error().Err(err).Msg("the new configuration is not good; the old one stays")
+		return
+	}
+	e := s.log.Info()
+	if len(restart) > 0 {
+		e = s.log.Warn().Strs("needs_restart", restart)
+	}
+	e.Msg("configuration read anew")
+}
+
+func (s *sidecarProcess) apply(next *Config) error {
+	rules, err := next.compileRules(knownNames(), s.proxy.Rules())
+	if err != nil {
+		return err
+	}
+	if err := s.proxy.SetUpstreams(next.Upstreams); err != nil {
+		return err
+	}
+	s.proxy.SetRules(rules)
+	s.proxy.SetLimits(s.limits(next))
+	setLogLevel(next.LogLevel)
+	s.c = next
+	return nil
+}
+
+// drain lets what is in flight finish: readiness goes first, then new connections, then the rest.
+func (s *sidecarProcess) drain() error {
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	close(s.draining)
+	s.proxy.Drain()
+	s.log.Info().Dur("at_most_ms", s.c.DrainTimeout).Msg("draining")
+	if s.c.MinDrain > 0 {
+		time.Sleep(s.c.MinDrain)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.DrainTimeout)
+	defer cancel()
+	err := s.proxy.Shutdown(ctx)
+	if err != nil {
+		s.log.Warn().Msg("requests were still in flight at the end of --drain-timeout and are cut off")
+	}
+	select {
+	case err := <-s.failed:
+		return err
+	default:
+		s.log.Info().Msg("stopped")
+		return nil
+	}
+}
+
+func (s *sidecarProcess) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+	s.owned.Wait()
+}
+
+// roots are the certificates that upstreams are verified with.
+func (c *Config) roots() (*x509.CertPool, error) {
+	if c.UpstreamCA == "" {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	pem, err := os.ReadFile(c.UpstreamCA)
+	if err != nil {
+		return nil, fmt.Errorf("--upstream-ca %q: %w", c.UpstreamCA, plainError(err))
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--upstream-ca %q: no PEM certificate in it", c.UpstreamCA)
+	}
+	return pool, nil
+}
+
+// listenTCP listens at an address and says what a failure means.
+func listenTCP(name, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("--%s %s: the port is in use by another process; choose another one", name, address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--%s %s: %w", name, address, err)
+	}
+	return l, nil
+}
