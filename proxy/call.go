@@ -52,6 +52,7 @@ type call struct {
 	plainPath                []byte
 	red                      redactor
 
+	counted  [2]*atomic.Int64 // that the request is counted in
 	answer   answer
 	status   int
 	code     string // of a refusal
@@ -90,6 +91,7 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *call {
 func (c *call) end() {
 	p := c.p
 	p.logDecision(c)
+	c.leave()
 	c.wipe()
 	c.head.said = said{}
 	c.ctx, c.conn, c.at, c.rule, c.narrow, c.row, c.to, c.up, c.upload, c.mint, c.mask = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil

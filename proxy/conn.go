@@ -20,6 +20,7 @@ type callerConn struct {
 	rule *caller.Rule  // of the peer; nil on TCP and for a peer that no rule fits
 	from *caller.Rules // that rule came from: another one is looked up after a reload
 
+	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served
 	closed     atomic.Bool
 	writeUntil int64 // when the write deadline was last moved, in coarse seconds
 	poll       []unix.PollFd
@@ -29,6 +30,7 @@ type callerConn struct {
 
 func newCallerConn(c net.Conn, l *Listener) *callerConn {
 	cc := &callerConn{Conn: c, at: l, poll: make([]unix.PollFd, 1)}
+	cc.idleSince.Store(time.Now().UnixNano())
 	if sc, ok := c.(syscall.Conn); ok {
 		cc.raw, _ = sc.SyscallConn()
 	}
@@ -54,7 +56,7 @@ func (c *callerConn) Write(b []byte) (int, error) {
 
 func (c *callerConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
-		c.at.done()
+		c.at.done(c)
 	}
 	return c.Conn.Close()
 }

@@ -247,3 +247,52 @@ func TestPanicEndsOneRequest(t *testing.T) {
 		t.Errorf("the next request: %d", resp.StatusCode)
 	}
 }
+
+// TestSlowProviderTakesNotAll: while one provider does not answer, its share is all that it takes; requests of others go on.
+func TestSlowProviderTakesNotAll(t *testing.T) {
+	peer := newPeer(t, true)
+	release := make(chan bool)
+	peer.handler = func(c net.Conn, br *bufio.Reader, head string) {
+		if headerOf(head, "Host") == "api.vapi.ai" {
+			<-release
+		}
+		_, _ = io.WriteString(c, okAnswer)
+	}
+	w := newWorld(t, peer.url, func(o *Options) { o.MaxConns = 80 })
+	codes := make(chan string, 100)
+	ask := func(path, org string) {
+		resp, err := w.tryRaw("unix", "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: "+org+"\r\n\r\n")
+		if err != nil {
+			codes <- err.Error()
+			return
+		}
+		codes <- problemCode(resp)
+	}
+	for range 15 {
+		go ask("/vapi/x", "acme")
+	}
+	for range 5 {
+		if code := <-codes; code != "rate_limited" {
+			t.Errorf("beyond the org's share: %q", code)
+		}
+	}
+	for range 3 {
+		ask("/vapi/x", "nobody")
+		ask("/resend/x", "acme")
+	}
+	for range 6 {
+		if code := <-codes; code != "" && code != "credential_missing" {
+			t.Errorf("others got %q", code)
+		}
+	}
+	close(release)
+	for range 10 {
+		if code := <-codes; code != "" {
+			t.Errorf("the slow provider's own: %q", code)
+		}
+	}
+	ask("/vapi/x", "acme")
+	if code := <-codes; code != "" {
+		t.Errorf("afterwards: %q", code)
+	}
+}

@@ -21,7 +21,8 @@ type Listener struct {
 	open          atomic.Int64
 	free          *sync.Cond
 	shut          atomic.Bool
-	full          func() // told, at most once a second, that descriptors or connections ran out
+	last          atomic.Bool // no more connections than those that have been made already
+	full          func()      // told, at most once a second, that descriptors or connections ran out
 }
 
 // prepare makes l ready to serve.
@@ -44,6 +45,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.free.L.Unlock()
 		}
 		c, err := l.Listener.Accept()
+		if err != nil && l.last.Load() {
+			return nil, net.ErrClosed
+		}
 		if err != nil {
 			if !l.shut.Load() && isShortage(err) {
 				l.full()
@@ -55,6 +59,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		l.open.Add(1)
 		cc := newCallerConn(c, l)
+		l.p.conns.add(cc)
 		if l.unix {
 			if !cc.readPeer() {
 				_ = cc.Close()
@@ -62,6 +67,18 @@ func (l *Listener) Accept() (net.Conn, error) {
 			}
 		}
 		return cc, nil
+	}
+}
+
+// finish stops accepting, but for who has connected already: the socket's name goes first, then what waits in its queue is taken.
+func (l *Listener) finish() {
+	const queued = 20 * time.Millisecond
+	if u, ok := l.Listener.(interface{ Unlink() }); ok {
+		u.Unlink()
+	}
+	l.last.Store(true)
+	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); !ok || d.SetDeadline(time.Now().Add(queued)) != nil {
+		_ = l.Close()
 	}
 }
 
@@ -79,7 +96,8 @@ func (l *Listener) Close() error {
 }
 
 // done is told that a connection was closed.
-func (l *Listener) done() {
+func (l *Listener) done(c *callerConn) {
+	l.p.conns.remove(c)
 	l.open.Add(-1)
 	l.free.L.Lock()
 	l.free.Signal()

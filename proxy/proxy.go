@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,13 +58,14 @@ type Proxy struct {
 	tokens tokenRules
 	log    zerolog.Logger
 
-	hosts   atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
-	names   map[string]*provider.Provider        // :: path segment or host label → provider
-	dropped *names
-	roots   *x509.CertPool
-	anyHost bool
-	minted  *exchanges
-	secrets map[*provider.Provider]*secretTable
+	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
+	names    map[string]*provider.Provider        // :: path segment or host label → provider
+	dropped  *names
+	roots    *x509.CertPool
+	anyHost  bool
+	minted   *exchanges
+	inflight *inflight
+	secrets  map[*provider.Provider]*secretTable
 
 	maxHead int
 	limits  atomic.Pointer[Limits]
@@ -74,8 +76,11 @@ type Proxy struct {
 	calls    sync.Pool
 	draining atomic.Bool
 	stats    Stats
-	tunnels  sync.WaitGroup
 	sweeper  chan struct{}
+	conns    connections
+
+	mu        sync.Mutex
+	listeners []*Listener // that are being served
 }
 
 // Stats count what was served since the start.
@@ -105,6 +110,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.inflight = newInflight(provider.All)
 	p.minted = newExchanges(p, o.Rotated)
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
@@ -122,7 +128,7 @@ func New(o Options) (*Proxy, error) {
 		ReadTimeout:                  or(o.HeadTimeout, 10*time.Second),
 		IdleTimeout:                  p.limits.Load().IdleTimeout,
 		Concurrency:                  1 << 20, // each listener has its own cap
-		CloseOnShutdown:              true,
+		ConnState:                    connState,
 		SecureErrorLogMessage:        true,
 		Logger:                       silent{}, // fasthttp's own error lines print heads
 	}
@@ -212,7 +218,14 @@ func (p *Proxy) Serve(l *Listener) error {
 			p.log.Warn().Str("listener", l.Addr().String()).Msg("connections wait: too many are open, or file descriptors ran out")
 		}
 	})
+	p.mu.Lock()
+	p.listeners = append(p.listeners, l)
+	p.mu.Unlock()
 	err := p.server.Serve(l)
+	_ = l.Close()
+	p.mu.Lock()
+	p.listeners = slices.DeleteFunc(p.listeners, func(o *Listener) bool { return o == l })
+	p.mu.Unlock()
 	if errors.Is(err, net.ErrClosed) || l.shut.Load() {
 		return nil
 	}
@@ -222,18 +235,35 @@ func (p *Proxy) Serve(l *Listener) error {
 // Drain makes every further answer close its connection, while new ones are still served.
 func (p *Proxy) Drain() { p.draining.Store(true) }
 
-// Shutdown stops accepting and waits for what is in flight, tunnels included, until ctx ends.
+// Shutdown stops accepting and waits for what is in flight, streams and tunnels included, until ctx ends; what is left then is cut off.
+// A connection between two requests is not closed at once: its caller may be about to send the next one, and is told by that one's
+// answer. Only one that has been silent for a while is.
 func (p *Proxy) Shutdown(ctx context.Context) error {
+	const silent, look = time.Second, 10 * time.Millisecond
 	p.Drain()
-	err := p.server.ShutdownWithContext(ctx)
-	done := make(chan struct{})
-	go func() { p.tunnels.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		err = errors.Join(err, ctx.Err())
+	p.mu.Lock()
+	for _, l := range p.listeners {
+		l.finish()
 	}
-	return err
+	p.mu.Unlock()
+	t := time.NewTicker(look)
+	defer t.Stop()
+	for p.conns.closeIdle(time.Now().Add(-silent)) > 0 || p.accepting() {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			p.conns.closeAll()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// accepting says whether a listener still takes connections.
+func (p *Proxy) accepting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.listeners) > 0
 }
 
 // Close ends whatever still runs and closes the connections to providers.
@@ -339,7 +369,10 @@ func (p *Proxy) decide(c *call) *refusal {
 	if c.upgrade && h.body() {
 		return refuseUpgrade
 	}
-	return p.look(c)
+	if bad := p.look(c); bad != nil {
+		return bad
+	}
+	return p.enter(c)
 }
 
 // version tells HTTP/1.0 from HTTP/1.1; nothing else is spoken here.

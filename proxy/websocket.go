@@ -21,9 +21,7 @@ func (p *Proxy) tunnel(c *call) *refusal {
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", "websocket")
 	c.mark(h)
-	p.tunnels.Add(1)
 	c.ctx.Hijack(func(conn net.Conn) {
-		defer p.tunnels.Done()
 		c.relay(conn)
 		c.end()
 	})

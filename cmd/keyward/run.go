@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,12 +40,15 @@ type sidecarProcess struct {
 	proxy  *proxy.Proxy
 	api    *http.Server
 
-	listeners []string // as the start line names them
-	callerTCP string   // where callers connect over TCP, as bound
-	owned     sync.WaitGroup
-	failed    chan error // a listener that ended by itself
-	closers   []func()
-	draining  chan struct{}
+	weak       []string                // what the kernel did not grant
+	inherited  map[string]net.Listener // from the service manager, by what they are for
+	listeners  []string                // as the start line names them
+	callerTCP  string                  // where callers connect over TCP, as bound
+	adminCalls atomic.Int64
+	owned      sync.WaitGroup
+	failed     chan error // a listener that ended by itself
+	closers    []func()
+	draining   chan struct{}
 }
 
 // Run is the sidecar: it opens the store, listens, serves until ctx ends, drains, and returns. Ready, if not nil, is called once
@@ -56,18 +60,24 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	}
 	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 16), draining: make(chan struct{})}
 	defer s.close()
+	if s.inherited, err = inheritedListeners(); err != nil {
+		return err
+	}
 	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startAdmin} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	for _, w := range c.Warnings {
+	for _, w := range append(c.Warnings, s.weak...) {
 		log.Warn().Msg(w)
 	}
 	if c.WebhookTarget != "" {
 		log.Warn().Str("webhook_target", c.WebhookTarget).Msg("this version takes no webhooks yet: --webhook-listen is not served")
 	}
 	s.owned.Go(func() { s.checkRows(ctx) })
+	tidy, stopTidy := context.WithCancel(context.WithoutCancel(ctx))
+	s.closers = append(s.closers, stopTidy)
+	s.owned.Go(func() { s.tidy(tidy) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -106,6 +116,7 @@ func (s *sidecarProcess) openKeys(context.Context) error {
 	}
 	s.keys = keys
 	s.closers = append(s.closers, keys.Wipe)
+	s.weak = harden()
 	return nil
 }
 
@@ -192,14 +203,14 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.closers = append(s.closers, s.proxy.Close)
 	if c.Socket != "" {
-		l, err := listenUnix(c.Socket, os.FileMode(c.SocketMode), c.SocketGID)
+		l, err := s.listenUnix("caller", c.Socket, os.FileMode(c.SocketMode), c.SocketGID)
 		if err != nil {
 			return err
 		}
 		s.serveProxy(&proxy.Listener{Listener: l}, "callers unix:"+c.Socket)
 	}
 	if c.Listen != "" {
-		l, err := listenTCP("listen", c.Listen)
+		l, err := s.listenTCP("listen", c.Listen)
 		if err != nil {
 			return err
 		}
@@ -207,7 +218,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 		s.serveProxy(&proxy.Listener{Listener: l}, "callers "+s.callerTCP)
 	}
 	for i, spec := range c.Listeners {
-		l, err := listenTCP(fmt.Sprintf("listeners[%d]", i), spec.Address)
+		l, err := s.listenTCP(fmt.Sprintf("listeners[%d]", i), spec.Address)
 		if err != nil {
 			return err
 		}
@@ -256,22 +267,31 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		},
 	})
 	s.api = api.Server()
+	s.api.Handler = s.counted(api)
 	s.closers = append(s.closers, func() { _ = s.api.Close() })
 	if s.c.AdminSocket != "" {
-		l, err := listenUnix(s.c.AdminSocket, 0o600, -1)
+		l, err := s.listenUnix("admin", s.c.AdminSocket, 0o600, -1)
 		if err != nil {
 			return err
 		}
 		s.serveAdmin(l, "admin unix:"+s.c.AdminSocket)
 	}
 	if s.c.AdminListen != "" {
-		l, err := listenTCP("admin-listen", s.c.AdminListen)
+		l, err := s.listenTCP("admin-listen", s.c.AdminListen)
 		if err != nil {
 			return err
 		}
 		s.serveAdmin(l, "admin "+l.Addr().String())
 	}
 	return nil
+}
+
+// counted counts the requests of the admin API, for tidy.
+func (s *sidecarProcess) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		s.adminCalls.Add(1)
+	})
 }
 
 func (s *sidecarProcess) serveAdmin(l net.Listener, name string) {
@@ -445,16 +465,4 @@ func (c *Config) roots() (*x509.CertPool, error) {
 		return nil, fmt.Errorf("--upstream-ca %q: no PEM certificate in it", c.UpstreamCA)
 	}
 	return pool, nil
-}
-
-// listenTCP listens at an address and says what a failure means.
-func listenTCP(name, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("--%s %s: the port is in use by another process; choose another one", name, address)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w", name, address, err)
-	}
-	return l, nil
 }

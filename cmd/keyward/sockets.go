@@ -83,13 +83,17 @@ func (s *socketFile) bind(mode os.FileMode, gid int) error {
 	return nil
 }
 
-// Close stops listening and removes the socket, if it is still this one.
-func (s *socketFile) Close() error {
-	err := s.UnixListener.Close()
-	if st, serr := os.Lstat(s.path); serr == nil && st.Sys().(*syscall.Stat_t).Ino == s.ino {
+// Unlink takes the socket's name away: nobody can connect any more, and who has is still accepted.
+func (s *socketFile) Unlink() {
+	if st, err := os.Lstat(s.path); err == nil && st.Sys().(*syscall.Stat_t).Ino == s.ino {
 		_ = os.Remove(s.path)
 	}
-	return errors.Join(err, s.lock.Close())
+}
+
+// Close stops listening and removes the socket, if it is still this one.
+func (s *socketFile) Close() error {
+	s.Unlink()
+	return errors.Join(s.UnixListener.Close(), s.lock.Close())
 }
 
 // removeStale removes a socket that an earlier process of ours left behind.
