@@ -136,7 +136,7 @@ func (c *call) abandon() {
 	if c.up != nil {
 		_ = c.up.Close()
 	}
-	c.stopUpload()
+	_ = c.stopUpload()
 	c.up = nil
 	c.wipe()
 }

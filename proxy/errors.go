@@ -57,7 +57,7 @@ var (
 	refuseTimeout     = &refusal{status: 504, code: "upstream_timeout", detail: "the provider did not answer in time"}
 
 	refuseStore    = &refusal{status: 503, code: "store_unavailable", detail: "the store cannot be reached and nothing is cached for this request", retryAfter: 1}
-	refuseDraining = &refusal{status: 503, code: "draining", detail: "the sidecar is stopping", retryAfter: 1, close: true}
+	refuseDraining = &refusal{status: 503, code: "draining", detail: "the sidecar is stopping, and begins nothing that may last", retryAfter: 1, close: true}
 	refusePanic    = &refusal{status: 500, code: "internal_error", detail: "the sidecar could not handle the request; its log says more", close: true}
 )
 

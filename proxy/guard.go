@@ -133,18 +133,18 @@ func (g *guardedConn) readSome() (int, error) {
 
 // dirty says whether an idle connection cannot be used again: it was closed, or something arrived that belongs to no request. Reading
 // goes through TLS, so that what TLS itself sends between requests (session tickets, key updates) is taken for what it is.
-func (u *upstreamConn) dirty() bool {
-	if u.br.Buffered() > 0 {
+func (c *upstreamConn) dirty() bool {
+	if c.br.Buffered() > 0 {
 		return true
 	}
-	if u.guard.raw == nil {
+	if c.guard.raw == nil {
 		return false
 	}
-	if err := u.SetReadDeadline(time.Time{}); err != nil {
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return true
 	}
-	u.guard.probing = true
-	n, err := u.Read(u.one[:])
-	u.guard.probing = false
-	return n > 0 || !errors.Is(err, errNothing) || u.guard.end > u.guard.start || u.guard.left > 0
+	c.guard.probing = true
+	n, err := c.Read(c.one[:])
+	c.guard.probing = false
+	return n > 0 || !errors.Is(err, errNothing) || c.guard.end > c.guard.start || c.guard.left > 0
 }

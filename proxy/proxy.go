@@ -366,8 +366,11 @@ func (p *Proxy) decide(c *call) *refusal {
 		return refuseBodySize
 	}
 	c.upgrade = h.webSocket()
-	if c.upgrade && h.body() {
+	switch {
+	case c.upgrade && h.body():
 		return refuseUpgrade
+	case c.upgrade && p.draining.Load():
+		return refuseDraining // a tunnel would last longer than we do
 	}
 	if bad := p.look(c); bad != nil {
 		return bad

@@ -120,7 +120,6 @@ type answer struct {
 	c        *call
 	left     int64 // of a body of known length; -1: chunked, -2: until the connection closes
 	chunk    int64 // left of the current chunk
-	began    bool  // a first chunk was read
 	keep     bool  // the connection can be used again after a complete answer
 	complete bool
 	freed    bool
@@ -348,7 +347,7 @@ func (a *answer) free() {
 	if c.upload != nil && !c.upload.finished() {
 		a.keep = false // the answer is complete, the request is not
 	}
-	c.stopUpload()
+	_ = c.stopUpload()
 	if a.complete && a.keep && (c.upload == nil || c.upload.err == nil) {
 		c.to.put(c.up, time.Now())
 	} else {

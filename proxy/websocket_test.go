@@ -118,6 +118,19 @@ func TestTunnelHalfClose(t *testing.T) {
 	}
 }
 
+func TestNoTunnelBeginsWhileDraining(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url)
+	w.p.Drain()
+	resp := w.raw("unix", "GET /elevenlabs/x HTTP/1.1\r\n"+orgLine+upgradeHead)
+	if resp.StatusCode != 503 || problemCode(resp) != "draining" || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("got %d %q", resp.StatusCode, problemCode(resp))
+	}
+	if resp := w.raw("unix", "GET /elevenlabs/x HTTP/1.1\r\n"+orgLine+"\r\n"); resp.StatusCode != 200 || !resp.Close {
+		t.Errorf("an ordinary request: %d, Connection: close %v", resp.StatusCode, resp.Close)
+	}
+}
+
 func TestUpgradeWithABodyIsRefused(t *testing.T) {
 	peer := newPeer(t, true)
 	w := newWorld(t, peer.url)

@@ -224,8 +224,10 @@ func TestStartRefused(t *testing.T) {
 		"no such file":          {[]string{"--upstream-ca", "/nonexistent.pem"}, nil, 2, []string{"--upstream-ca", "no such file"}},
 		"port in use":           {[]string{"--listen", taken.Addr().String()}, nil, 1, []string{taken.Addr().String(), "in use"}},
 		"socket path too long":  {[]string{"--socket", "/" + strings.Repeat("x", 120)}, nil, 2, []string{"107"}},
-		"socket is a file": {nil, func(dir string) { write(t, filepath.Join(dir, "caller.sock"), "precious") }, 1,
-			[]string{"caller.sock", "not a socket"}},
+		"socket is a file": {
+			nil, func(dir string) { write(t, filepath.Join(dir, "caller.sock"), "precious") }, 1,
+			[]string{"caller.sock", "not a socket"},
+		},
 		"folder open to all": {nil, func(dir string) { chmod(t, dir, 0o777) }, 1, []string{"writable by everyone"}},
 		"key file open to others": {nil, func(dir string) {
 			mkdir(t, filepath.Join(dir, "data"))
@@ -239,8 +241,11 @@ func TestStartRefused(t *testing.T) {
 		"bad rule": {[]string{"--config", "CONFIG"}, func(dir string) {
 			write(t, filepath.Join(dir, "c.yaml"), "callers:\n- name: a\n  unix: {uid: 1}\n  orgs: [acme]\n  rate: fast\n")
 		}, 2, []string{"callers[0]", "rate"}},
-		"unknown key in the file": {[]string{"--config", "CONFIG"}, func(dir string) { write(t, filepath.Join(dir, "c.yaml"), "lisen: x\n") }, 2,
-			[]string{"lisen"}},
+		"unknown key in the file": {
+			[]string{"--config", "CONFIG"},
+			func(dir string) { write(t, filepath.Join(dir, "c.yaml"), "lisen: x\n") }, 2,
+			[]string{"lisen"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := shortDir(t)
