@@ -13,6 +13,11 @@ type fingerprint struct {
 	begin [fingerprintBegin]byte
 	n     int
 	hash  uint64
+
+	// A user name that has the secret in it is not a secret: where it stands as a whole, it stays.
+	before   int    // bytes of the name in front of the secret
+	within   int    // length of the name; 0: it does not have the secret in it
+	ordinary uint64 // the name's hash
 }
 
 const (
@@ -65,8 +70,13 @@ func (f *forms) learn(value, scratch []byte) {
 		if n, err := base64.StdEncoding.Decode(plain, secret); err == nil {
 			plain = plain[:n]
 			f.add(plain)
-			_, password, _ := bytes.Cut(plain, []byte(":"))
+			user, password, _ := bytes.Cut(plain, []byte(":"))
+			known := f.n
 			f.rendered(password, scratch[len(plain):len(plain)])
+			if at := bytes.Index(user, password); at >= 0 && len(password) > 0 && f.n > known {
+				p := &f.list[known] // the password as it is
+				p.before, p.within, p.ordinary = at, len(user), maphash.Bytes(fingerprintSeed, user)
+			}
 		}
 	}
 }
@@ -133,7 +143,7 @@ func (f *forms) overwrite(b []byte) (open int) {
 				open = min(open, at)
 				break
 			}
-			if maphash.Bytes(fingerprintSeed, b[at:at+p.n]) == p.hash {
+			if maphash.Bytes(fingerprintSeed, b[at:at+p.n]) == p.hash && !p.ordinaryAt(b, at) {
 				for j := at; j < at+p.n; j++ {
 					b[j] = '*'
 				}
@@ -144,6 +154,12 @@ func (f *forms) overwrite(b []byte) (open int) {
 		}
 	}
 	return open
+}
+
+// ordinaryAt says whether the secret at that place is part of the user name that has it in it.
+func (p *fingerprint) ordinaryAt(b []byte, at int) bool {
+	from, to := at-p.before, at-p.before+p.within
+	return p.within > 0 && from >= 0 && to <= len(b) && maphash.Bytes(fingerprintSeed, b[from:to]) == p.ordinary
 }
 
 // partial is where in the last bytes of b a beginning of begin stands; len(b) if it does not.

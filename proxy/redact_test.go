@@ -70,6 +70,15 @@ func TestEveryChunkBorder(t *testing.T) {
 	}
 }
 
+// TestNameThatHasTheSecretInIt: an account's id is no secret, also when someone has chosen a secret that is a part of it.
+func TestNameThatHasTheSecretInIt(t *testing.T) {
+	value := "Basic " + base64.StdEncoding.EncodeToString([]byte("AC0123456789:0123456789"))
+	const body, want = `{"sid":"AC0123456789","token":"0123456789"}`, `{"sid":"AC0123456789","token":"**********"}`
+	if got := redacted(value, nil, body); got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestCleanChunksAreNotHeldBack(t *testing.T) {
 	r := &redactor{}
 	r.forms.learn([]byte("Bearer sk_live_12345678"), make([]byte, 0, 4096))
