@@ -40,7 +40,7 @@ func cmdServe(ctx context.Context, _ *flags, args []string, std stdio) error {
 		_, err := fmt.Fprintln(std.out, "the configuration is good")
 		return err
 	}
-	if err := clobberFreed(); err != nil {
+	if err := startAnew(); err != nil {
 		return fmt.Errorf("starting anew with the collector's setting: %w", err)
 	}
 	if c.Dev {
