@@ -7,10 +7,13 @@ package migrations
 import (
 	"database/sql"
 	"embed"
+	"errors"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 )
@@ -35,6 +38,10 @@ func Postgres(db *sql.DB) (*goose.Provider, error) {
 		lock.WithTableHeartbeatInterval(3*time.Second),
 		lock.WithTableLockTimeout(100*time.Millisecond, 600),
 		lock.WithTableUnlockTimeout(200*time.Millisecond, 25),
+		lock.WithTableRetryPolicy(func(err error) bool {
+			var refused *pgconn.PgError
+			return !errors.As(err, &refused) || !strings.HasPrefix(refused.Code, "42") // a right that is missing stays missing
+		}),
 		lock.WithTableLogger(slog.New(slog.DiscardHandler)), // what it logs comes back as an error too
 	)
 	if err != nil {

@@ -85,6 +85,9 @@ func (d *DB) Close() error {
 	d.credential.close()
 	d.assistant.close()
 	d.token.close()
+	if d.pg != nil {
+		d.pg.gate.close()
+	}
 	err := d.r.Close()
 	if d.w != d.r {
 		err = errors.Join(err, d.w.Close()) // last, and its last connection: SQLite then folds the log into the file and removes it

@@ -74,6 +74,7 @@ func (l *listener) run(ctx context.Context, live func()) (err error) {
 	if err != nil {
 		return err
 	}
+	l.d.pg.gate.open()
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

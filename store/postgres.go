@@ -21,7 +21,10 @@ const (
 )
 
 // A pg is what only PostgreSQL has.
-type pg struct{ config *pgx.ConnConfig }
+type pg struct {
+	config *pgx.ConnConfig
+	gate   *gate
+}
 
 func (d *DB) openPostgres(url string) error {
 	config, err := pgx.ParseConfig(url)
@@ -48,8 +51,9 @@ func (d *DB) openPostgres(url string) error {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "keyward"
 	}
-	d.engine, d.pg = "postgres", &pg{config}
-	d.w = sql.OpenDB(&gate{connector: stdlib.GetConnector(*config)})
+	d.engine, d.pg = "postgres", &pg{config: config}
+	d.pg.gate = &gate{connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds}
+	d.w = sql.OpenDB(d.pg.gate)
 	d.w.SetMaxOpenConns(conns)
 	d.w.SetMaxIdleConns(conns)
 	d.w.SetConnMaxIdleTime(5 * time.Minute)
@@ -58,37 +62,94 @@ func (d *DB) openPostgres(url string) error {
 	return nil
 }
 
-// A gate keeps a server that is down from being stormed, and callers from waiting for it: after a failure to connect, one of them tries
-// again every dialPause; the others get the failure at once.
+// A gate keeps a server that is down from being stormed, and callers from waiting for it: after a failure to connect they get that failure
+// at once, while one attempt is made every dialPause, in the background.
 type gate struct {
 	connector driver.Connector
+	timeout   time.Duration   // of an attempt in the background
+	closing   context.Context //
+	owned     *sync.WaitGroup // attempts under way
 
 	mu      sync.Mutex
 	failure error // of the last attempt; nil: it succeeded
 	failed  time.Time
-	trying  bool
+	attempt chan struct{} // closed when the attempt that is under way ends; nil: there is none
+	stale   bool          // when it began, nobody had asked for long: the last failure says little, and callers wait for what it finds
+	spare   driver.Conn   // what an attempt in the background brought, for the next caller
 }
 
 func (g *gate) Driver() driver.Driver { return g.connector.Driver() }
 
 func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 	g.mu.Lock()
-	if g.failure != nil && (g.trying || time.Since(g.failed) < dialPause) {
-		defer g.mu.Unlock()
-		return nil, g.failure
+	if g.failure != nil {
+		if age := time.Since(g.failed); g.attempt == nil && age >= dialPause && g.closing.Err() == nil {
+			g.attempt = make(chan struct{})
+			g.stale = age > 5*dialPause
+			g.owned.Go(g.tryAgain)
+		}
+		failure, attempt := g.failure, g.attempt
+		wait := attempt != nil && g.stale
+		g.mu.Unlock()
+		if !wait {
+			return nil, failure
+		}
+		select {
+		case <-attempt:
+		case <-ctx.Done():
+			return nil, failure
+		}
+		g.mu.Lock()
+		if g.failure != nil {
+			defer g.mu.Unlock()
+			return nil, g.failure
+		}
 	}
-	g.trying = true
+	if c := g.spare; c != nil {
+		defer g.mu.Unlock()
+		g.spare = nil
+		return c, nil
+	}
 	g.mu.Unlock()
 
 	begun := time.Now()
 	c, err := g.connector.Connect(ctx)
+	if err != nil && (ctx.Err() == nil || time.Since(begun) > readTimeout/2) { // a caller in a hurry proves nothing
+		g.mu.Lock()
+		g.failure, g.failed = err, time.Now()
+		g.mu.Unlock()
+	}
+	return c, err
+}
 
+// tryAgain makes one attempt for whoever comes next.
+func (g *gate) tryAgain() {
+	ctx, cancel := context.WithTimeout(g.closing, g.timeout)
+	defer cancel()
+	c, err := g.connector.Connect(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.trying = false
-	if err != nil && ctx.Err() != nil && time.Since(begun) < readTimeout/2 {
-		return nil, err // a caller in a hurry proves nothing
+	if g.spare != nil {
+		_ = g.spare.Close() // from before the last failure
 	}
-	g.failure, g.failed = err, time.Now()
-	return c, err
+	g.failure, g.failed, g.spare = err, time.Now(), c
+	close(g.attempt)
+	g.attempt = nil
+}
+
+// open lets callers try at once: somebody else has reached the server.
+func (g *gate) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failure = nil
+}
+
+// close closes what nobody came for.
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.spare != nil {
+		_ = g.spare.Close()
+		g.spare = nil
+	}
 }

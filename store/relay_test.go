@@ -63,13 +63,15 @@ func instead(t testing.TB, address string, serve func(net.Conn)) string {
 	return u.String()
 }
 
-// A cable leads to PostgreSQL, and can be made to swallow what goes through it, as a network does that drops packets.
+// A cable leads to PostgreSQL. It can be made to swallow what goes through it, as a network does that drops packets, and to break every
+// connection as soon as it is used, as a router does that has forgotten it.
 type cable struct {
 	url string
 
-	mu    sync.Mutex
-	moved *sync.Cond
-	cut   bool
+	mu     sync.Mutex
+	moved  *sync.Cond
+	cut    bool
+	broken int // times that connections were broken
 }
 
 func newCable(t testing.TB, address string) *cable {
@@ -81,8 +83,12 @@ func newCable(t testing.TB, address string) *cable {
 		if err != nil {
 			return
 		}
-		go func() { _, _ = io.Copy(through{c, near}, far); _ = near.Close() }()
-		_, _ = io.Copy(through{c, far}, near)
+		c.mu.Lock()
+		since := c.broken
+		c.mu.Unlock()
+		go func() { _, _ = io.Copy(through{c, since, near}, far); _ = near.Close() }()
+		_, _ = io.Copy(through{c, since, far}, near)
+		_ = near.Close()
 		_ = far.Close()
 	})
 	t.Cleanup(func() { c.set(false) })
@@ -96,8 +102,15 @@ func (c *cable) set(cut bool) {
 	c.moved.Broadcast()
 }
 
+func (c *cable) breakAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken++
+}
+
 type through struct {
-	c *cable
+	c     *cable
+	since int
 	net.Conn
 }
 
@@ -106,7 +119,11 @@ func (t through) Write(b []byte) (int, error) {
 	for t.c.cut {
 		t.c.moved.Wait()
 	}
+	broken := t.since != t.c.broken
 	t.c.mu.Unlock()
+	if broken {
+		return 0, io.ErrClosedPipe
+	}
 	return t.Conn.Write(b)
 }
 

@@ -133,6 +133,23 @@ func testWatchForeign(t *testing.T, e engine) {
 	}
 }
 
+// What another process wrote is announced, at the latest, when one's own next write returns: writers in a row do not hold the news up.
+func TestSQLiteWritersLook(t *testing.T) {
+	e := engine{"sqlite", engines[0].url(t)}
+	d, other := e.open(t), e.open(t)
+	_, err := d.MigrateUp(t.Context())
+	ok(t, err)
+	w := follow(t, d)
+	for i := range 10 {
+		w.take()
+		ok(t, other.AddEvent(t.Context(), Event{Action: "x"}))
+		ok(t, d.AddEvent(t.Context(), Event{Action: "x"}))
+		if told := w.take(); !slices.Contains(told, Change{}) {
+			t.Fatalf("write %d: told %v", i, told)
+		}
+	}
+}
+
 func testWatchEnds(t *testing.T, e engine) {
 	d := e.open(t)
 	if d.FeedLive() {
