@@ -31,6 +31,7 @@ type call struct {
 	narrow  *caller.Rule // of a token beside a peer's rule; nil: none
 	row     *store.Credential
 	hit     bool
+	looked  time.Time // when row was looked up
 
 	request provider.Request
 	to      *upstream
@@ -43,6 +44,7 @@ type call struct {
 	upgrade   bool
 	mask      *fieldNames // fields of the answer that are overwritten; nil: none
 	readable  bool        // the provider is asked for an answer that can be read
+	begun     bool        // the provider has begun to answer
 	renewed   bool        // an exchanged token was renewed after a 401
 
 	plain, value, token, out []byte  // hold secrets; see makeRoom and wipe
@@ -93,11 +95,12 @@ func (c *call) end() {
 	p.logDecision(c)
 	c.leave()
 	c.wipe()
+	clear(c.basic[:cap(c.basic)]) // may have held a caller's token
 	c.head.said = said{}
 	c.ctx, c.conn, c.at, c.rule, c.narrow, c.row, c.to, c.up, c.upload, c.mint, c.mask = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 	c.route = route{}
 	c.request = provider.Request{}
-	c.readable, c.scanned, c.hit, c.bodyRead, c.completes, c.upgrade, c.renewed = false, false, false, false, false, false, false
+	c.begun, c.readable, c.scanned, c.hit, c.bodyRead, c.completes, c.upgrade, c.renewed = false, false, false, false, false, false, false, false
 	c.org, c.body = c.org[:0], c.body[:0]
 	if cap(c.body) > maxKept {
 		c.body = nil

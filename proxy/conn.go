@@ -22,6 +22,8 @@ type callerConn struct {
 
 	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served
 	closed     atomic.Bool
+	waiting    atomic.Pointer[call] // decided and not served yet (see await); whoever takes it out ends it
+	head       headWatch
 	writeUntil int64 // when the write deadline was last moved, in coarse seconds
 	poll       []unix.PollFd
 	hungUp     bool
@@ -31,6 +33,7 @@ type callerConn struct {
 func newCallerConn(c net.Conn, l *Listener) *callerConn {
 	cc := &callerConn{Conn: c, at: l, poll: make([]unix.PollFd, 1)}
 	cc.idleSince.Store(time.Now().UnixNano())
+	cc.head.idle()
 	if sc, ok := c.(syscall.Conn); ok {
 		cc.raw, _ = sc.SyscallConn()
 	}
@@ -40,6 +43,17 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 		cc.hungUp = err == nil && n > 0 && cc.poll[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 	}
 	return cc
+}
+
+// Read is fasthttp's way to the caller's bytes.
+func (c *callerConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		if bad := c.head.look(b[:n]); bad != nil {
+			return 0, bad
+		}
+	}
+	return n, err
 }
 
 // Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.
@@ -56,6 +70,11 @@ func (c *callerConn) Write(b []byte) (int, error) {
 
 func (c *callerConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
+		if w := c.waiting.Swap(nil); w != nil {
+			w.code = refuseGone.code
+			w.abandon()
+			w.end()
+		}
 		c.at.done(c)
 	}
 	return c.Conn.Close()

@@ -29,11 +29,15 @@ func (s *connections) remove(c *callerConn) {
 	delete(s.open, c)
 }
 
-// closeIdle closes the connections that have been silent since before, and returns how many are open.
-func (s *connections) closeIdle(before time.Time) int {
-	for _, c := range s.all() {
-		if since := c.idleSince.Load(); since != 0 && since < before.UnixNano() {
-			_ = c.Close()
+// closeIdle closes the connections that have been silent for a while, once the patience with them has ended, and returns how many are
+// open. A connection is claimed before it is closed: one on which a request has just arrived is left alone.
+func (s *connections) closeIdle(now, patient time.Time, silent time.Duration) int {
+	if now.After(patient) {
+		for _, c := range s.all() {
+			since := c.idleSince.Load()
+			if since > 0 && since < now.Add(-silent).UnixNano() && c.idleSince.CompareAndSwap(since, claimed) {
+				_ = c.Close()
+			}
 		}
 	}
 	s.mu.Lock()
@@ -57,6 +61,9 @@ func (s *connections) all() []*callerConn {
 	return out
 }
 
+// claimed stands in idleSince of a connection that is being closed.
+const claimed = -1
+
 // connState notes when a connection begins and ends to serve a request.
 func connState(nc net.Conn, state fasthttp.ConnState) {
 	c, ok := nc.(*callerConn)
@@ -65,8 +72,12 @@ func connState(nc net.Conn, state fasthttp.ConnState) {
 	}
 	switch state {
 	case fasthttp.StateActive, fasthttp.StateHijacked:
-		c.idleSince.Store(0)
+		c.head.active()
+		if since := c.idleSince.Load(); since != claimed {
+			c.idleSince.CompareAndSwap(since, 0)
+		}
 	case fasthttp.StateIdle:
+		c.head.idle()
 		c.idleSince.Store(time.Now().UnixNano())
 	}
 }

@@ -28,7 +28,10 @@ var (
 	refuseVersion     = &refusal{status: 400, code: "bad_request", detail: "the HTTP version is neither 1.0 nor 1.1", close: true}
 	refuseTargetForm  = &refusal{status: 400, code: "bad_request", detail: "the request target is neither a path nor an absolute http URL", close: true}
 	refusePath        = &refusal{status: 400, code: "bad_request", detail: "the path has an empty, \".\" or \"..\" segment, and a rule applies to it"}
-	refuseUpgrade     = &refusal{status: 400, code: "bad_request", detail: "an upgrade to WebSocket cannot have a body"}
+	refuseUpgrade     = &refusal{status: 400, code: "bad_request", detail: "an upgrade to WebSocket cannot have a body, HTTP/1.0 or Connection: close"}
+
+	refuseSlow      = &refusal{status: 400, code: "bad_request", detail: "the request did not arrive in time", close: true}
+	refuseMalformed = &refusal{status: 400, code: "bad_request", detail: "the request is not valid HTTP/1.1, or ended too early", close: true}
 
 	refuseCaller = &refusal{status: 401, code: "caller_unauthenticated", detail: "no rule fits this peer, and no valid caller token came with the request"}
 

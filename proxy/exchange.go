@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyward/keyward/credential"
@@ -42,6 +43,7 @@ type minted struct {
 	sealed  []byte
 	until   time.Time
 	bad     *refusal
+	refused atomic.Int64 // when the provider last answered 401 to this token although it was new, in Unix nanoseconds
 }
 
 func newExchanges(p *Proxy, rotated func(context.Context, *store.Credential, string, []byte) (int64, error)) *exchanges {
@@ -53,7 +55,7 @@ func (p *Proxy) exchanged(c *call) ([]byte, *refusal) {
 	x := p.minted
 	ref := c.row.Ref
 	m := c.mint // the request is built a second time
-	if m == nil {
+	if m == nil || m.version != c.row.Version && m.from != c.row.Version {
 		m = x.known(ref, c.row.Version, time.Now())
 	}
 	if m == nil {
@@ -88,14 +90,36 @@ func (x *exchanges) known(ref store.Ref, version int64, now time.Time) *minted {
 	return m
 }
 
-// forget drops the token that the call used: the provider did not take it. A newer one, renewed by someone else meanwhile, stays.
-func (x *exchanges) forget(c *call) {
+// forget drops the token that the call used: the provider did not take it. A newer one, renewed by someone else meanwhile, stays. If the
+// provider has just refused a new token too, another one would not help: it says no.
+func (x *exchanges) forget(c *call) bool {
+	if c.mint == nil {
+		return false
+	}
+	if c.renewed {
+		c.mint.refused.Store(time.Now().UnixNano())
+	}
+	if time.Since(time.Unix(0, c.mint.refused.Load())) < rejectedFor {
+		return false
+	}
 	x.mu.Lock()
 	if x.tokens[c.row.Ref] == c.mint {
 		delete(x.tokens, c.row.Ref)
 	}
 	x.mu.Unlock()
 	c.mint = nil
+	return true
+}
+
+// sweep drops what has ended.
+func (x *exchanges) sweep(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for ref, m := range x.tokens {
+		if !now.Before(m.until) {
+			delete(x.tokens, ref)
+		}
+	}
 }
 
 func (x *exchanges) wipe() {
@@ -172,12 +196,12 @@ func (x *exchanges) trade(row *store.Credential, prov *provider.Provider) (t pro
 
 // writeTrade sends the token request and overwrites it.
 func writeTrade(w io.Writer, keys *seal.Keyring, row *store.Credential, ex *provider.Exchange) *refusal {
-	s, plain, err := credential.Open(keys, row, nil)
-	defer clear(plain)
+	s, _, err := credential.Open(keys, row, nil)
+	defer s.Wipe()
 	if err != nil {
 		return refuseUnreadable
 	}
-	form := ex.Form(make([]byte, 0, 3*len(plain)+512), s) // percent-encoded it is at most three times as long
+	form := ex.Form(make([]byte, 0, 3*len(row.Sealed)+512), s) // percent-encoded it is at most three times as long
 	defer clear(form)
 	req := make([]byte, 0, len(form)+1024)
 	req = append(req, "POST "+ex.Path+" HTTP/1.1\r\nHost: "+ex.Host+"\r\nUser-Agent: keyward\r\nAccept: application/json\r\nConnection: close\r\n"...)

@@ -21,6 +21,9 @@ const (
 
 // forward sends the request to the provider and makes its answer the caller's.
 func (p *Proxy) forward(c *call) *refusal {
+	if bad := p.enter(c); bad != nil {
+		return bad
+	}
 	if bad := p.readBody(c); bad != nil {
 		return bad
 	}
@@ -30,6 +33,8 @@ func (p *Proxy) forward(c *call) *refusal {
 		case bad == nil:
 		case again && !retried:
 			retried = true
+			_ = c.up.Close()
+			c.up = nil
 			continue
 		default:
 			c.abandon()
@@ -78,6 +83,8 @@ func (p *Proxy) readBody(c *call) *refusal {
 	body, err := readUpTo(c.body[:0], in, limit)
 	c.body = body
 	switch {
+	case err == nil && !h.chunked && int64(len(body)) != h.length:
+		return refuseShort
 	case err == nil:
 		c.bodyRead = true
 		if h.chunked && hasTrailers(c.ctx) {
@@ -149,6 +156,7 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 		c.wipe()
 		return bad, false
 	}
+	sentAt := time.Now()
 	var u *upstreamConn
 	if !fresh {
 		u = c.to.take(time.Now())
@@ -169,7 +177,6 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 		p.stats.Reused.Add(1)
 	}
 	c.up = u
-	sentAt := time.Now()
 	err := c.send(u)
 	c.wipe()
 	if err != nil {
@@ -184,13 +191,13 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 		return bad, false
 	}
 	bad = refusalOfAnswer(err)
-	return bad, bad == refuseUnreachable && c.mayRepeat()
+	return bad, bad == refuseUnreachable && !c.begun && c.mayRepeat()
 }
 
 // mayRepeat says whether sending the request again does nothing twice.
 func (c *call) mayRepeat() bool {
 	m := stringOf(c.head.method)
-	return (m == "GET" || m == "HEAD") && !c.head.body()
+	return (m == "GET" || m == "HEAD") && !c.head.body() && !c.upgrade
 }
 
 // send writes the head, with the body when that is at hand, in one piece where it is small.
@@ -225,11 +232,19 @@ var (
 // awaitHead reads the head of the answer into the response. While it waits it looks after the caller: one that went away takes its
 // request with it.
 func (c *call) awaitHead(u *upstreamConn) error {
-	for {
-		if err := c.awaitByte(u, c.p.limits.Load().FirstByteTimeout); err != nil {
+	most := c.p.limits.Load().FirstByteTimeout
+	c.begun = false
+	began := time.Now()
+	for range maxInterim {
+		left := most
+		if c.upload == nil {
+			left -= time.Since(began)
+		}
+		if err := c.awaitByte(u, left); err != nil {
 			return err
 		}
-		_ = u.SetReadDeadline(time.Now().Add(c.p.limits.Load().FirstByteTimeout))
+		c.begun = true
+		_ = u.SetReadDeadline(time.Now().Add(most))
 		h := &c.ctx.Response.Header
 		if err := h.Read(u.br); err != nil {
 			var ne net.Error
@@ -250,7 +265,11 @@ func (c *call) awaitHead(u *upstreamConn) error {
 		}
 		// 100 and other interim answers are between the provider and us.
 	}
+	return errBadHead
 }
+
+// maxInterim is how many interim answers a provider may send before the real one.
+const maxInterim = 8
 
 // awaitByte waits until a byte can be read from the provider, at most for the given time without one.
 func (c *call) awaitByte(u *upstreamConn, most time.Duration) error {
@@ -308,10 +327,12 @@ func refusalOfAnswer(err error) *refusal {
 
 // renew says whether the request is to be sent again because the provider no longer took an exchanged token. A 401 was not acted on.
 func (p *Proxy) renew(c *call) bool {
-	if c.route.provider.Exchange == nil || c.ctx.Response.StatusCode() != fasthttp.StatusUnauthorized || c.renewed {
+	if c.route.provider.Exchange == nil || c.ctx.Response.StatusCode() != fasthttp.StatusUnauthorized {
 		return false
 	}
-	p.minted.forget(c)
+	if !p.minted.forget(c) {
+		return false
+	}
 	if c.head.body() && !c.bodyRead {
 		return false // a streamed body is gone; the next request gets a new token
 	}
@@ -320,6 +341,5 @@ func (p *Proxy) renew(c *call) bool {
 	}
 	c.renewed = true
 	c.abandon()
-	c.ctx.Response.Reset()
 	return true
 }

@@ -22,6 +22,7 @@ type guardedConn struct {
 	tls     bool
 	wrote   bool // a byte was written since the last reset of this flag
 	probing bool // reads do not wait: see dirty
+	ended   bool // the other side closed TCP
 
 	buf        []byte
 	start, end int
@@ -115,7 +116,9 @@ func (g *guardedConn) fill(n int) error {
 
 func (g *guardedConn) readSome() (int, error) {
 	if !g.probing {
-		return g.Conn.Read(g.buf[g.end:])
+		n, err := g.Conn.Read(g.buf[g.end:])
+		g.ended = g.ended || err == io.EOF
+		return n, err
 	}
 	if err := g.raw.Read(g.readFn); err != nil {
 		return 0, err
@@ -130,6 +133,10 @@ func (g *guardedConn) readSome() (int, error) {
 	}
 	return 0, os.NewSyscallError("read", g.rerr)
 }
+
+// cut says whether TLS was ended by closing TCP and not by its own farewell (close_notify): then whoever lies in between may have ended
+// it, and what ends with the connection is not known to be whole (RFC 8446, section 6.1).
+func (g *guardedConn) cut() bool { return g.tls && g.ended }
 
 // dirty says whether an idle connection cannot be used again: it was closed, or something arrived that belongs to no request. Reading
 // goes through TLS, so that what TLS itself sends between requests (session tickets, key updates) is taken for what it is.

@@ -38,6 +38,7 @@ type said struct {
 	length    int64 // Content-Length; -1: none
 	chunked   bool
 	expect    bool
+	close     bool // Connection lists close
 	userAgent bool
 	hostSeen  bool
 	overrides bool // a header asks the provider to take the request for one of another method
@@ -49,6 +50,8 @@ type headError struct {
 	status int
 	detail string
 }
+
+func (e *headError) Error() string { return e.detail }
 
 func badHead(detail string) *headError { return &headError{400, detail} }
 
@@ -277,7 +280,11 @@ func (h *head) list(v []byte) *headError {
 			name, v = v, nil
 		}
 		name = trimSpace(name)
-		if len(name) == 0 || equalFold(name, "close") || equalFold(name, "keep-alive") {
+		if equalFold(name, "close") {
+			h.close = true
+			continue
+		}
+		if len(name) == 0 || equalFold(name, "keep-alive") {
 			continue
 		}
 		if h.nListed == maxConnOptions {

@@ -11,12 +11,25 @@ import (
 // what is this hop's, Keyward's own and every place where any provider would look for a credential; then the org's credential. Only
 // the guarded connection sees the result, and wipe follows at once.
 func (p *Proxy) build(c *call) *refusal {
+	prov := c.route.provider
+	if bad := p.lookAgain(c); bad != nil {
+		return bad
+	}
 	c.makeRoom()
+	var token []byte
+	if prov.Exchange != nil { // may take long: the credential is not open meanwhile, and is looked at again afterwards
+		var bad *refusal
+		if token, bad = p.exchanged(c); bad != nil {
+			return bad
+		}
+		if bad := p.lookAgain(c); bad != nil {
+			return bad
+		}
+	}
 	s, bad := c.open()
 	if bad != nil {
 		return bad
 	}
-	prov := c.route.provider
 	to := c.route.to
 	if to == nil {
 		to = p.at(bytesOf(prov.DefaultHost(s)))
@@ -26,13 +39,7 @@ func (p *Proxy) build(c *call) *refusal {
 	}
 	r := &c.request
 	*r = provider.Request{Method: c.head.method, Host: to.host, Path: c.route.path, Value: c.value[:0], Scratch: c.rewritten[:0]}
-	if prov.Exchange != nil {
-		token, bad := p.exchanged(c)
-		if bad != nil {
-			return bad
-		}
-		r.Token = token
-	}
+	r.Token = token
 	err := prov.Inject(r, s)
 	c.value, c.rewritten = r.Value, r.Scratch
 	if err != nil {
@@ -47,7 +54,7 @@ func (p *Proxy) build(c *call) *refusal {
 	}
 	c.to = to
 	c.red.forms.learn(r.Value, c.spare)
-	c.out = p.appendHead(c.out[:0], c, r)
+	c.out = p.appendHead(room(c.out, c.headRoom(r)), c, r)
 	return nil
 }
 

@@ -39,7 +39,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if l.crowded() {
 			l.full()
 			l.free.L.Lock()
-			for l.crowded() && !l.shut.Load() {
+			for l.crowded() && !l.shut.Load() && !l.last.Load() {
 				l.free.Wait()
 			}
 			l.free.L.Unlock()
@@ -77,6 +77,7 @@ func (l *Listener) finish() {
 		u.Unlink()
 	}
 	l.last.Store(true)
+	l.wake()
 	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); !ok || d.SetDeadline(time.Now().Add(queued)) != nil {
 		_ = l.Close()
 	}
@@ -99,8 +100,13 @@ func (l *Listener) Close() error {
 func (l *Listener) done(c *callerConn) {
 	l.p.conns.remove(c)
 	l.open.Add(-1)
+	l.wake()
+}
+
+// wake has Accept look again whether there is room.
+func (l *Listener) wake() {
 	l.free.L.Lock()
-	l.free.Signal()
+	l.free.Broadcast()
 	l.free.L.Unlock()
 }
 

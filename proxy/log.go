@@ -37,7 +37,7 @@ func (p *Proxy) logDecision(c *call) {
 		e.Str("upstream", c.to.host)
 	}
 	if c.scanned {
-		e.Bytes("method", c.head.method)
+		e.Bytes("method", c.head.method[:min(len(c.head.method), maxLoggedMethod)])
 	}
 	if c.route.path != nil {
 		path := c.route.path
@@ -54,4 +54,5 @@ func (p *Proxy) logDecision(c *call) {
 	e.Msg("request")
 }
 
-const maxLoggedPath = 256
+// What a request may write into the log, at most.
+const maxLoggedPath, maxLoggedMethod = 256, 32

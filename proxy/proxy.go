@@ -117,6 +117,7 @@ func New(o Options) (*Proxy, error) {
 		Handler:                      p.serve,
 		ErrorHandler:                 p.refuseUnparsed,
 		ExpectHandler:                p.expect,
+		HeaderReceived:               p.bodyTimeout,
 		NoDefaultServerHeader:        true,
 		NoDefaultDate:                true,
 		NoDefaultContentType:         true,
@@ -162,6 +163,11 @@ func (p *Proxy) SetLimits(l Limits) {
 	l.IdleTimeout = or(l.IdleTimeout, 5*time.Minute)
 	l.FirstByteTimeout = or(l.FirstByteTimeout, time.Minute)
 	p.limits.Store(&l)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.listeners {
+		at.wake()
+	}
 }
 
 // SetUpstreams puts new overrides in force: host → where it is dialled instead. Connections to hosts that stay where they are stay too.
@@ -222,11 +228,12 @@ func (p *Proxy) Serve(l *Listener) error {
 	p.listeners = append(p.listeners, l)
 	p.mu.Unlock()
 	err := p.server.Serve(l)
+	asked := l.shut.Load() || l.last.Load()
 	_ = l.Close()
 	p.mu.Lock()
 	p.listeners = slices.DeleteFunc(p.listeners, func(o *Listener) bool { return o == l })
 	p.mu.Unlock()
-	if errors.Is(err, net.ErrClosed) || l.shut.Load() {
+	if asked {
 		return nil
 	}
 	return err
@@ -239,8 +246,13 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // A connection between two requests is not closed at once: its caller may be about to send the next one, and is told by that one's
 // answer. Only one that has been silent for a while is.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	const silent, look = time.Second, 10 * time.Millisecond
+	const (
+		grace  = 3 * time.Second // for callers between two requests
+		silent = time.Second
+		look   = 10 * time.Millisecond
+	)
 	p.Drain()
+	patient := time.Now().Add(grace)
 	p.mu.Lock()
 	for _, l := range p.listeners {
 		l.finish()
@@ -248,7 +260,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.mu.Unlock()
 	t := time.NewTicker(look)
 	defer t.Stop()
-	for p.conns.closeIdle(time.Now().Add(-silent)) > 0 || p.accepting() {
+	for p.conns.closeIdle(time.Now(), patient, silent) > 0 || p.accepting() {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -289,13 +301,20 @@ func (p *Proxy) sweep() {
 			for _, u := range *p.hosts.Load() {
 				u.sweep(now)
 			}
+			p.minted.sweep(now)
 		}
 	}
 }
 
+// bodyTimeout ends the head's time limit where the head ends: a body may take the idle time for each of its pieces.
+func (p *Proxy) bodyTimeout(*fasthttp.RequestHeader) fasthttp.RequestConfig {
+	return fasthttp.RequestConfig{ReadTimeout: p.idle()}
+}
+
 // serve handles one request.
 func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
-	c, _ := ctx.UserValue(expected{}).(*call) // decided already, before the caller was told to go on
+	conn, _ := ctx.Conn().(*callerConn)
+	c := conn.waiting.Swap(nil) // decided already, before the caller was told to go on
 	if c == nil {
 		c = p.begin(ctx)
 		defer p.recover(c)
@@ -311,18 +330,16 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	}
 }
 
-// expected is the key under which a call waits that was decided before its body was asked for.
-type expected struct{}
-
 // expect decides a request that waits for "100 Continue": who is refused is not told to send the body.
-func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
+func (p *Proxy) expect(ctx *fasthttp.RequestCtx) (status int) {
+	status = fasthttp.StatusInternalServerError // of a panic
 	c := p.begin(ctx)
 	defer p.recover(c)
 	if bad := p.decide(c); bad != nil {
 		c.refuse(bad)
 		return bad.status
 	}
-	ctx.SetUserValue(expected{}, c)
+	c.conn.waiting.Store(c)
 	return fasthttp.StatusContinue
 }
 
@@ -367,15 +384,12 @@ func (p *Proxy) decide(c *call) *refusal {
 	}
 	c.upgrade = h.webSocket()
 	switch {
-	case c.upgrade && h.body():
+	case c.upgrade && (h.body() || h.close || http10):
 		return refuseUpgrade
 	case c.upgrade && p.draining.Load():
 		return refuseDraining // a tunnel would last longer than we do
 	}
-	if bad := p.look(c); bad != nil {
-		return bad
-	}
-	return p.enter(c)
+	return p.look(c)
 }
 
 // version tells HTTP/1.0 from HTTP/1.1; nothing else is spoken here.
@@ -391,16 +405,23 @@ func version(proto []byte) (http10, ok bool) {
 
 // refuseUnparsed answers what fasthttp could not read as a request.
 func (p *Proxy) refuseUnparsed(ctx *fasthttp.RequestCtx, err error) {
-	c := p.begin(ctx)
+	conn, _ := ctx.Conn().(*callerConn)
+	c := conn.waiting.Swap(nil) // its body, asked for by "100 Continue", did not come
+	if c == nil {
+		c = p.begin(ctx)
+	}
 	var small *fasthttp.ErrSmallBuffer
+	var bad *headError
 	var ne net.Error
 	switch {
 	case errors.As(err, &small):
 		c.refuse(refuseHeadSize)
+	case errors.As(err, &bad):
+		c.refuse(refuseHead(bad))
 	case errors.As(err, &ne) && ne.Timeout():
-		c.refuse(&refusal{status: fasthttp.StatusRequestTimeout, code: "bad_request", detail: "the head did not arrive in time", close: true})
+		c.refuse(refuseSlow)
 	default:
-		c.refuse(&refusal{status: fasthttp.StatusBadRequest, code: "bad_request", detail: "the head is not valid HTTP/1.1", close: true})
+		c.refuse(refuseMalformed)
 	}
 }
 
@@ -410,10 +431,14 @@ func (p *Proxy) recover(c *call) {
 	if v == nil {
 		return
 	}
-	p.stats.Panics.Add(1)
-	p.log.Error().Str("request_id", string(c.id[:])).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while serving a request")
+	p.panicked(c, v)
 	c.abandon()
 	c.refuse(refusePanic)
+}
+
+func (p *Proxy) panicked(c *call, v any) {
+	p.stats.Panics.Add(1)
+	p.log.Error().Str("request_id", string(c.id[:])).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while serving a request")
 }
 
 // bytesOf and stringOf look at memory as the other type, for look-ups within one request; what outlives the request is copied.

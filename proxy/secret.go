@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"time"
 
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/provider"
@@ -14,7 +15,7 @@ func (p *Proxy) look(c *call) *refusal {
 	if err != nil {
 		return refusalOfStore(err, refuseMissing)
 	}
-	c.row, c.hit = row, hit
+	c.row, c.hit, c.looked = row, hit, time.Now()
 	if !row.Active {
 		return refuseInactive
 	}
@@ -28,19 +29,19 @@ func (c *call) makeRoom() {
 	c.plain = room(c.plain, plain)
 	c.value = room(c.value, 2*plain+256)
 	c.spare = room(c.spare, 8*plain+256)
-	head := 1024 + len(c.head.method) + len(c.head.target) + len(c.ctx.Request.Header.RawHeaders()) + plain + cap(c.value)
 	if c.route.provider.Exchange != nil {
 		c.token = room(c.token, maxTokenBody)
-		head += maxTokenBody
 	}
-	if c.bodyRead && len(c.body) <= onePiece {
-		head += onePiece + maxDefaults
-	}
-	c.out = room(c.out, head)
 }
 
-// maxDefaults is how much a provider's defaults may add to a form.
-const maxDefaults = 1024
+// headRoom is how long the head can become, and the body that is written with it.
+func (c *call) headRoom(r *provider.Request) int {
+	n := 1024 + len(c.head.method) + len(r.Path) + len(c.head.target) + len(c.ctx.Request.Header.RawHeaders()) + len(r.Value)
+	if c.bodyRead && len(c.body) <= onePiece {
+		n += len(c.body)
+	}
+	return n
+}
 
 // room is b, empty, with room for n bytes. What it held has been overwritten by then.
 func room(b []byte, n int) []byte {
@@ -48,6 +49,19 @@ func room(b []byte, n int) []byte {
 		return make([]byte, 0, n+n/4)
 	}
 	return b[:0]
+}
+
+// lookAgain looks the credential up once more when it was a while ago: a body that came slowly, or a provider that was slow to connect to,
+// must not have a revoked credential used.
+func (p *Proxy) lookAgain(c *call) *refusal {
+	const fresh = 300 * time.Millisecond
+	if time.Since(c.looked) < fresh {
+		return nil
+	}
+	hit := c.hit
+	bad := p.look(c)
+	c.hit = hit
+	return bad
 }
 
 // open opens the credential into the call's own memory. Whoever calls it calls wipe as soon as the secret has been used.

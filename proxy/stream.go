@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"strconv"
@@ -121,6 +123,7 @@ type answer struct {
 	left     int64 // of a body of known length; -1: chunked, -2: until the connection closes
 	chunk    int64 // left of the current chunk
 	keep     bool  // the connection can be used again after a complete answer
+	ended    bool  // a chunk was read to its end, but for its line end
 	complete bool
 	freed    bool
 	red      *redactor // nil: the body passes as it is
@@ -148,7 +151,7 @@ func (a *answer) next(most int) ([]byte, error) {
 		most = int(min(int64(most), a.chunk))
 	}
 	if err := a.c.awaitByte(u, a.c.p.idle()); err != nil {
-		if err == io.EOF && a.left == -2 {
+		if err == io.EOF && a.left == -2 && !u.guard.cut() {
 			a.complete, a.keep = true, false
 			return nil, io.EOF
 		}
@@ -161,7 +164,7 @@ func (a *answer) next(most int) ([]byte, error) {
 }
 
 // took is told that n bytes have been passed on.
-func (a *answer) took(n int) error {
+func (a *answer) took(n int) {
 	u := a.c.up
 	_, _ = u.br.Discard(n)
 	a.c.received += int64(n)
@@ -169,23 +172,26 @@ func (a *answer) took(n int) error {
 	case a.left > 0:
 		a.left -= int64(n)
 	case a.left == -1:
-		if a.chunk -= int64(n); a.chunk == 0 {
-			return a.line(0)
-		}
+		a.chunk -= int64(n)
+		a.ended = a.chunk == 0
 	}
-	return nil
 }
 
 // nextChunk reads a chunk's size; after the last chunk, the trailers.
 func (a *answer) nextChunk() error {
 	u := a.c.up
-	if err := a.c.awaitByte(u, a.c.p.idle()); err != nil {
-		if err == io.EOF {
-			err = errCut
+	if a.ended { // the line end of the chunk before: not waited for when its data had come
+		if err := a.await(); err != nil {
+			return err
 		}
+		if err := a.line(); err != nil {
+			return err
+		}
+		a.ended = false
+	}
+	if err := a.await(); err != nil {
 		return err
 	}
-	_ = u.SetReadDeadline(time.Now().Add(a.c.p.idle()))
 	line, err := u.br.ReadSlice('\n')
 	if err != nil {
 		return errCut
@@ -198,17 +204,59 @@ func (a *answer) nextChunk() error {
 		a.chunk = n
 		return nil
 	}
-	if err := a.c.ctx.Response.Header.ReadTrailer(u.br); err != nil && err != io.EOF {
-		return errCut
+	if err := a.trailers(); err != nil {
+		return err
 	}
 	a.complete = true
 	return io.EOF
 }
 
-// line reads the CRLF that ends a chunk.
-func (a *answer) line(int) error {
+// await waits for the next byte, and allows the idle time for the rest of its line.
+func (a *answer) await() error {
+	if err := a.c.awaitByte(a.c.up, a.c.p.idle()); err != nil {
+		if err == io.EOF {
+			err = errCut
+		}
+		return err
+	}
+	return a.c.up.SetReadDeadline(time.Now().Add(a.c.p.idle()))
+}
+
+// trailers reads what follows the last chunk: header lines, cleaned like the head's, up to an empty line.
+func (a *answer) trailers() error {
+	const most = 8 << 10
 	u := a.c.up
-	_ = u.SetReadDeadline(time.Now().Add(a.c.p.idle()))
+	var kept []byte
+	for total := 0; ; {
+		line, err := u.br.ReadSlice('\n')
+		if err != nil || len(line) < 2 || line[len(line)-2] != '\r' {
+			return errCut
+		}
+		if total += len(line); total > most {
+			return errBadHead
+		}
+		if len(line) == 2 {
+			break
+		}
+		if len(line) > 8 && equalFold(line[:8], "keyward-") {
+			continue
+		}
+		kept = append(kept, line...)
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	a.c.red.forms.overwrite(kept)
+	kept = append(kept, "\r\n"...)
+	if err := a.c.ctx.Response.Header.ReadTrailer(bufio.NewReader(bytes.NewReader(kept))); err != nil && err != io.EOF {
+		return errBadHead
+	}
+	return nil
+}
+
+// line reads the CRLF that ends a chunk.
+func (a *answer) line() error {
+	u := a.c.up
 	b, err := u.br.Peek(2)
 	if err != nil {
 		return errCut
@@ -246,7 +294,8 @@ func chunkSize(line []byte) (int64, bool) {
 }
 
 // Read gives fasthttp the pieces of a body that it sends in chunks.
-func (a *answer) Read(b []byte) (int, error) {
+func (a *answer) Read(b []byte) (n int, err error) {
+	defer a.guard(&err)
 	for len(a.ready) == 0 {
 		p, err := a.piece(len(b))
 		if err != nil {
@@ -254,15 +303,21 @@ func (a *answer) Read(b []byte) (int, error) {
 		}
 		a.ready = p
 	}
-	n := copy(b, a.ready)
+	n = copy(b, a.ready)
 	a.ready = a.ready[n:]
 	if a.red == nil { // it was the connection's own memory
-		if err := a.took(n); err != nil {
-			return n, a.failed(err)
-		}
+		a.took(n)
 		a.ready = nil
 	}
 	return n, nil
+}
+
+// guard turns a panic while an answer is streamed into its end.
+func (a *answer) guard(err *error) {
+	if v := recover(); v != nil {
+		a.c.p.panicked(a.c, v)
+		*err = a.failed(errCut)
+	}
 }
 
 // piece is the next part of the body as the caller gets it; it may be empty. The end is io.EOF.
@@ -278,16 +333,14 @@ func (a *answer) piece(most int) ([]byte, error) {
 		return p, nil
 	}
 	out := a.red.feed(p, false)
-	if err := a.took(len(p)); err != nil {
-		return nil, a.failed(err)
-	}
+	a.took(len(p))
 	return out, nil
 }
 
 // WriteTo sends a body of known length straight to the caller: fasthttp's writer would hold a slow one back until its buffer is full
 // or the body ends. The head has been flushed by then (ImmediateHeaderFlush).
-func (a *answer) WriteTo(io.Writer) (int64, error) {
-	var total int64
+func (a *answer) WriteTo(io.Writer) (total int64, err error) {
+	defer a.guard(&err)
 	for {
 		p, err := a.piece(1 << 30)
 		if err == io.EOF {
@@ -302,9 +355,7 @@ func (a *answer) WriteTo(io.Writer) (int64, error) {
 			return total, err
 		}
 		if a.red == nil {
-			if err := a.took(n); err != nil {
-				return total, a.failed(err)
-			}
+			a.took(n)
 		}
 	}
 }

@@ -28,6 +28,13 @@ func (c *call) startUpload(u *upstreamConn) {
 	in := c.ctx.RequestBodyStream()
 	go func() {
 		defer close(up.done)
+		defer func() {
+			if v := recover(); v != nil {
+				c.p.panicked(c, v)
+				up.bad, up.err = refusePanic, errStopped
+				_ = u.Close()
+			}
+		}()
 		up.err = c.pump(up, u, in)
 		up.at = time.Now()
 		if up.bad != nil {

@@ -21,11 +21,25 @@ func (p *Proxy) tunnel(c *call) *refusal {
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", "websocket")
 	c.mark(h)
+	// fasthttp does not begin the tunnel when the 101 could not be written: the connection ends the call then.
+	c.conn.waiting.Store(c)
 	c.ctx.Hijack(func(conn net.Conn) {
+		if c.conn.waiting.Swap(nil) != c {
+			return
+		}
+		defer c.end()
+		defer p.guard(c)
 		c.relay(conn)
-		c.end()
 	})
 	return nil
+}
+
+// guard keeps a panic in a goroutine of its own from ending the process.
+func (p *Proxy) guard(c *call) {
+	if v := recover(); v != nil {
+		p.panicked(c, v)
+		_ = c.conn.Close()
+	}
 }
 
 // relay copies both ways until both sides have said that they are done, or nothing has moved for the idle time.
@@ -48,6 +62,7 @@ func (c *call) relay(conn net.Conn) {
 	var sent int64
 	var both sync.WaitGroup
 	both.Go(func() {
+		defer c.p.guard(c)
 		sent = t.copy(u, conn, c.conn)
 		closeWrite(u.Conn)
 		if t.failed.Load() {
