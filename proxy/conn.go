@@ -26,7 +26,7 @@ type callerConn struct {
 	head       headWatch
 	writeUntil int64 // when the write deadline was last moved, in coarse seconds
 	poll       []unix.PollFd
-	hungUp     bool
+	events     int16
 	checkFn    func(fd uintptr) // built once: checking costs no allocation
 }
 
@@ -38,9 +38,10 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 		cc.raw, _ = sc.SyscallConn()
 	}
 	cc.checkFn = func(fd uintptr) {
-		cc.poll[0] = unix.PollFd{Fd: int32(fd)}
-		n, err := unix.Poll(cc.poll, 0)
-		cc.hungUp = err == nil && n > 0 && cc.poll[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+		cc.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+		if n, err := unix.Poll(cc.poll, 0); err == nil && n > 0 {
+			cc.events = cc.poll[0].Revents
+		}
 	}
 	return cc
 }
@@ -78,19 +79,6 @@ func (c *callerConn) Close() error {
 		c.at.done(c)
 	}
 	return c.Conn.Close()
-}
-
-// gone says whether the caller has closed or reset the connection. One that has only closed its sending side still waits for its
-// answer: on a unix socket the kernel tells the two apart; on TCP a closed socket shows as a reset once something is sent to it.
-func (c *callerConn) gone() bool {
-	if c.raw == nil {
-		return false
-	}
-	c.hungUp = false
-	if err := c.raw.Control(c.checkFn); err != nil {
-		return true
-	}
-	return c.hungUp
 }
 
 // reset ends the connection so that the caller cannot take a cut answer for a whole one.

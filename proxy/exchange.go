@@ -134,6 +134,7 @@ func (x *exchanges) wipe() {
 func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted {
 	m := &minted{from: row.Version, version: row.Version}
 	t, bad := x.trade(row, prov)
+	x.p.stats.Exchanges.Add(1)
 	defer func() { clear(t.Access); clear(t.Refresh) }()
 	switch {
 	case bad == refuseRejected:

@@ -257,6 +257,9 @@ func (c *call) awaitHead(u *upstreamConn) error {
 			return errBadHead
 		}
 		status := h.StatusCode()
+		if h.ContentLength() == -1 && len(h.Peek("Content-Length")) > 0 {
+			return errBadHead // two lengths: which of them another reader believes is anyone's guess
+		}
 		if status >= 200 || status == fasthttp.StatusSwitchingProtocols && c.upgrade {
 			return nil
 		}

@@ -7,17 +7,19 @@ import (
 	"github.com/keyward/keyward/provider"
 )
 
-// inflight bounds how many requests wait for one provider, and for one org at it, so that a provider that has become slow, or one org's
-// flood, does not take every connection there is. Both bounds are shares of the connections that a listener takes.
+// inflight bounds how many requests wait for one provider, so that one that has become slow does not take every connection there is; and
+// how many of one org wait for it, once the provider is busy, so that one org's flood does not take the provider's share. The bounds are
+// shares of the connections that a listener takes.
 type inflight struct {
 	providers map[*provider.Provider]*atomic.Int64
-	orgs      [1 << 12]atomic.Int64 // :: org and provider, hashed → requests under way; two in one place share its bound
+	orgs      [1 << 16]atomic.Int64 // :: org and provider, hashed → requests under way; two in one place share its bound
 	seed      maphash.Seed
 }
 
-// The shares: of MaxConns, half for a provider, and an eighth for an org at it.
+// The shares of MaxConns: half for a provider; a quarter of it makes a provider busy, and then an eighth is an org's.
 const (
 	providerShare = 2
+	busyShare     = 4
 	orgShare      = 8
 )
 
@@ -36,7 +38,8 @@ func (p *Proxy) enter(c *call) *refusal {
 	own := &f.orgs[(maphash.Bytes(f.seed, c.org)^maphash.String(f.seed, c.route.provider.Name))%uint64(len(f.orgs))]
 	c.counted = [2]*atomic.Int64{all, own}
 	n, m := all.Add(1), own.Add(1)
-	if most := int64(p.limits.Load().MaxConns); most > 0 && (n > max(most/providerShare, 1) || m > max(most/orgShare, 1)) {
+	most := int64(p.limits.Load().MaxConns)
+	if most > 0 && (n > max(most/providerShare, 1) || n > most/busyShare && m > max(most/orgShare, 1)) {
 		return refuseBusy
 	}
 	return nil

@@ -86,7 +86,7 @@ type Proxy struct {
 // Stats count what was served since the start.
 type Stats struct {
 	Requests, Refused, Failed, Panics atomic.Int64
-	CacheHits, Dialled, Reused        atomic.Int64
+	Dialled, Reused, Exchanges        atomic.Int64
 }
 
 // New makes a Proxy. It dials nothing yet.

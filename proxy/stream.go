@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"strconv"
 	"time"
 
@@ -57,6 +58,10 @@ func (p *Proxy) reply(c *call) *refusal {
 			c.answer.red = &c.red
 			c.red.start(c.mask)
 		}
+		if length < 0 && !c.ctx.Request.Header.IsHTTP11() {
+			p.untilClosed(c)
+			return nil
+		}
 		resp.ImmediateHeaderFlush = true
 		if length >= 0 {
 			resp.SetBodyStream(&c.answer, length)
@@ -65,6 +70,26 @@ func (p *Proxy) reply(c *call) *refusal {
 		}
 	}
 	return nil
+}
+
+// untilClosed sends a body of unknown length to an HTTP/1.0 caller, who knows no chunks: it ends with the connection.
+func (p *Proxy) untilClosed(c *call) {
+	h := &c.ctx.Response.Header
+	h.Del("Transfer-Encoding")
+	h.SetConnectionClose()
+	head := bytes.Clone(h.Header())
+	c.conn.waiting.Store(c)
+	c.ctx.HijackSetNoResponse(true)
+	c.ctx.Hijack(func(net.Conn) {
+		if c.conn.waiting.Swap(nil) != c {
+			return
+		}
+		a := &c.answer
+		if _, err := c.conn.Write(head); err == nil {
+			_, _ = a.WriteTo(nil)
+		}
+		_ = a.Close()
+	})
 }
 
 // hopByHop are the headers of an answer that are this hop's (RFC 9110, section 7.6.1).

@@ -222,8 +222,9 @@ func TestEarlyAnswer(t *testing.T) {
 
 // TestCallerGoesAway: the provider's request ends with the caller, also while its first byte is awaited.
 func TestCallerGoesAway(t *testing.T) {
-	for name, begun := range map[string]bool{"before the first byte": false, "within a stream": true} {
+	for name, begun := range map[string]bool{"unix, before the first byte": false, "unix, within a stream": true, "tcp, before the first byte": false, "tcp, within a stream": true} {
 		t.Run(name, func(t *testing.T) {
+			network, _, _ := strings.Cut(name, ",")
 			peer := newPeer(t, true)
 			w := newWorld(t, peer.url)
 			closed := make(chan time.Time, 1)
@@ -236,8 +237,8 @@ func TestCallerGoesAway(t *testing.T) {
 				_, _ = br.ReadByte()
 				closed <- time.Now()
 			}
-			conn := w.dial("unix")
-			_, _ = io.WriteString(conn, "GET /elevenlabs/x HTTP/1.1\r\n"+orgLine+"\r\n")
+			conn := w.dial(network)
+			_, _ = io.WriteString(conn, "GET /elevenlabs/x HTTP/1.1\r\n"+orgLine+"Keyward-Token: "+w.token(anyToken)+"\r\n\r\n")
 			<-arrived
 			time.Sleep(50 * time.Millisecond)
 			left := time.Now()
@@ -270,6 +271,68 @@ func TestHalfClose(t *testing.T) {
 				t.Fatalf("%v %v", resp, err)
 			}
 		})
+	}
+}
+
+// TestOldCallers: an HTTP/1.0 caller gets an answer of unknown length until the connection closes, never chunks.
+func TestOldCallers(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url)
+	peer.answer = func(int, string) string {
+		return "HTTP/1.1 200 OK\r\nX-A: b\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+	}
+	conn := w.dial("unix")
+	_, _ = io.WriteString(conn, "GET /vapi/x HTTP/1.0\r\n"+orgLine+"Connection: keep-alive\r\n\r\n")
+	b, err := io.ReadAll(conn)
+	head, body, _ := strings.Cut(string(b), "\r\n\r\n")
+	if err != nil || body != "hello world" || strings.Contains(head, "chunked") || !strings.Contains(head, "X-A: b") || !strings.Contains(head, "Connection: close") {
+		t.Errorf("%v\n%s", err, b)
+	}
+}
+
+// TestTruncatedUploads: half a body is never sent as a whole one, however it is sent on.
+func TestTruncatedUploads(t *testing.T) {
+	for name, path := range map[string]string{"small": "/vapi/x", "a form": "/twilio/2010-04-01/Accounts/ACkeyward/Messages.json", "streamed": "/elevenlabs/x"} {
+		t.Run(name, func(t *testing.T) {
+			peer := newPeer(t, true)
+			w := newWorld(t, peer.url)
+			length := map[string]int{"small": 100, "a form": 20000, "streamed": 100000}[name]
+			conn := w.dial("unix")
+			_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\n%sContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", path, orgLine, length, strings.Repeat("a", length/2))
+			_ = conn.(*net.UnixConn).CloseWrite()
+			b, _ := io.ReadAll(conn)
+			if n, _ := peer.count(); n != 0 || !strings.HasPrefix(string(b), "HTTP/1.1 400") {
+				t.Errorf("the provider got %d whole requests, the caller %.60q", n, b)
+			}
+		})
+	}
+}
+
+// TestAbandonedExpects: bodies that never come after "100 Continue" leave nothing counted, nothing waiting.
+func TestAbandonedExpects(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url, func(o *Options) { o.MaxConns = 8 })
+	for range 20 {
+		conn := w.dial("unix")
+		_, _ = io.WriteString(conn, "POST /vapi/x HTTP/1.1\r\n"+orgLine+"Expect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+		if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+			t.Fatalf("%q %v", line, err)
+		}
+		_ = conn.Close()
+	}
+	for range 20 { // upgrades that cannot begin
+		conn := w.dial("unix")
+		_, _ = io.WriteString(conn, "GET /vapi/x HTTP/1.1\r\n"+orgLine+upgradeHead)
+		_ = conn.Close()
+	}
+	time.Sleep(300 * time.Millisecond)
+	if resp := w.raw("unix", "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n"); resp.StatusCode != 200 {
+		t.Errorf("afterwards: %d %s", resp.StatusCode, problemCode(resp))
+	}
+	for _, n := range w.p.inflight.providers {
+		if n.Load() != 0 {
+			t.Errorf("%d requests still counted", n.Load())
+		}
 	}
 }
 

@@ -24,14 +24,17 @@ const (
 // runDev is serve with everything that a first try needs, and nothing that lasts: stand-ins for the providers, a store and a key in a
 // temporary folder, an org with made-up credentials, an assistant and a token. It prints commands that work when pasted.
 func runDev(ctx context.Context, c *Config, std stdio) error {
+	for _, name := range []string{"store", "store-file", "data-dir", "key"} {
+		if c.isSet(name) {
+			return usagef("%s: --dev has a store and a key of its own, which are thrown away; leave out the one or the other", c.flags.at(name))
+		}
+	}
 	dir, err := os.MkdirTemp("", "keyward-dev-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if !c.isSet("data-dir") {
-		c.DataDir = filepath.Join(dir, "data")
-	}
+	c.DataDir = filepath.Join(dir, "data")
 	if !c.isSet("run-dir") {
 		c.RunDir = filepath.Join(dir, "run")
 	}

@@ -8,11 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -47,7 +45,8 @@ type sidecarProcess struct {
 	adminCalls atomic.Int64
 	owned      sync.WaitGroup
 	failed     chan error // a listener that ended by itself
-	closers    []func()
+	stops      []func()   // have what runs end
+	closers    []func()   // after it has ended
 	draining   chan struct{}
 }
 
@@ -58,7 +57,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	if err != nil {
 		return err
 	}
-	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 16), draining: make(chan struct{})}
+	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
@@ -74,10 +73,10 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	if c.WebhookTarget != "" {
 		log.Warn().Str("webhook_target", c.WebhookTarget).Msg("this version takes no webhooks yet: --webhook-listen is not served")
 	}
-	s.owned.Go(func() { s.checkRows(ctx) })
-	tidy, stopTidy := context.WithCancel(context.WithoutCancel(ctx))
-	s.closers = append(s.closers, stopTidy)
-	s.owned.Go(func() { s.tidy(tidy) })
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	s.stops = append(s.stops, stopBackground)
+	s.owned.Go(func() { s.tidy(background) })
+	s.owned.Go(func() { s.checkRows(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -176,7 +175,7 @@ func (s *sidecarProcess) openCache(ctx context.Context) error {
 			s.log.Error().Err(err).Msg("watching the store for changes ended")
 		}
 	})
-	s.closers = append(s.closers, stop)
+	s.stops = append(s.stops, stop)
 	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
 	return nil
 }
@@ -247,10 +246,10 @@ func (s *sidecarProcess) rotated(ctx context.Context, row *store.Credential, fie
 
 func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	s.listeners = append(s.listeners, name)
-	s.closers = append(s.closers, func() { _ = l.Close() })
+	s.stops = append(s.stops, func() { _ = l.Close() })
 	s.owned.Go(func() {
 		if err := s.proxy.Serve(l); err != nil {
-			s.failed <- fmt.Errorf("serving %s: %w", name, err)
+			s.fail(fmt.Errorf("serving %s: %w", name, err))
 		}
 	})
 }
@@ -268,7 +267,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	})
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
-	s.closers = append(s.closers, func() { _ = s.api.Close() })
+	s.stops = append(s.stops, s.stopAdmin)
 	if s.c.AdminSocket != "" {
 		l, err := s.listenUnix("admin", s.c.AdminSocket, 0o600, -1)
 		if err != nil {
@@ -298,7 +297,7 @@ func (s *sidecarProcess) serveAdmin(l net.Listener, name string) {
 	s.listeners = append(s.listeners, name)
 	s.owned.Go(func() {
 		if err := s.api.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			s.failed <- fmt.Errorf("serving %s: %w", name, err)
+			s.fail(fmt.Errorf("serving %s: %w", name, err))
 		}
 	})
 }
@@ -366,9 +365,6 @@ func (s *sidecarProcess) announce() {
 
 // serveUntil waits for the end: a signal, or a listener that broke. SIGHUP re-reads the configuration.
 func (s *sidecarProcess) serveUntil(ctx context.Context) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-ctx.Done():
@@ -377,7 +373,7 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 			s.log.Error().Err(err).Msg("a listener ended; stopping")
 			s.failed <- err
 			return
-		case <-hup:
+		case <-hangups:
 			s.reload()
 		}
 	}
@@ -441,11 +437,32 @@ func (s *sidecarProcess) drain() error {
 	}
 }
 
+// close ends what still runs, waits for it, and only then takes away what it works with.
 func (s *sidecarProcess) close() {
+	for i := len(s.stops) - 1; i >= 0; i-- {
+		s.stops[i]()
+	}
+	s.owned.Wait()
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		s.closers[i]()
 	}
-	s.owned.Wait()
+}
+
+// stopAdmin lets answers of the admin API that are being written end.
+func (s *sidecarProcess) stopAdmin() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.api.Shutdown(ctx) != nil {
+		_ = s.api.Close()
+	}
+}
+
+// fail reports a listener that ended by itself; the first is enough.
+func (s *sidecarProcess) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
 }
 
 // roots are the certificates that upstreams are verified with.

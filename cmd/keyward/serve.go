@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/pflag"
 
@@ -40,14 +42,19 @@ func cmdServe(ctx context.Context, _ *flags, args []string, std stdio) error {
 		_, err := fmt.Fprintln(std.out, "the configuration is good")
 		return err
 	}
+	signal.Ignore(syscall.SIGHUP) // survives starting anew, where the handler would not
 	if err := startAnew(); err != nil {
 		return fmt.Errorf("starting anew with the collector's setting: %w", err)
 	}
+	signal.Notify(hangups, syscall.SIGHUP)
 	if c.Dev {
 		return runDev(ctx, c, std)
 	}
 	return Run(ctx, c, std, nil)
 }
+
+// hangups are SIGHUPs, from the start to the very end: the default action would end the process, also while it drains.
+var hangups = make(chan os.Signal, 1)
 
 // version is set at build time by the linker.
 var version = "dev"

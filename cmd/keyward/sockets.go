@@ -52,7 +52,7 @@ func (s *socketFile) bind(mode os.FileMode, gid int) error {
 	if err := removeStale(s.path); err != nil {
 		return err
 	}
-	// Short, so that it fits wherever the path itself fits.
+	// Short, so that it fits where the path itself fits.
 	tmp := filepath.Join(filepath.Dir(s.path), "."+strconv.Itoa(os.Getpid()%1000))
 	_ = os.Remove(tmp)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
@@ -145,6 +145,8 @@ func privateFolder(dir string) error {
 		return fmt.Errorf("%q is not a folder", dir)
 	case st.Mode().Perm()&0o002 != 0:
 		return fmt.Errorf("folder %q is writable by everyone; use a private one (chmod 700) or another --run-dir", dir)
+	case st.Mode().Perm()&0o020 != 0:
+		return fmt.Errorf("folder %q is writable by its group, whose members could replace the socket; chmod g-w it, or use another --run-dir", dir)
 	case int(sys.Uid) != os.Geteuid() && sys.Uid != 0:
 		return fmt.Errorf("folder %q belongs to uid %d, who could replace what is in it; use a folder of your own", dir, sys.Uid)
 	}

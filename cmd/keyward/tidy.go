@@ -30,5 +30,6 @@ func (s *sidecarProcess) tidy(ctx context.Context) {
 	}
 }
 
-// work grows with every request, of callers and of the admin API.
-func (s *sidecarProcess) work() int64 { return s.proxy.Stats().Requests.Load() + s.adminCalls.Load() }
+// work grows with what leaves such copies: calls of the admin API, and tokens that were traded for a credential. Callers' requests do
+// not: their secrets lie in memory of ours, which is overwritten.
+func (s *sidecarProcess) work() int64 { return s.proxy.Stats().Exchanges.Load() + s.adminCalls.Load() }
