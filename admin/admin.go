@@ -134,7 +134,9 @@ type call struct {
 }
 
 // ServeHTTP answers one request. ServeMux would answer an unclean path with a redirect to what it makes of it; here there is no such path.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { wiped(w, r, a.serve) }
+
+func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 	if p := r.URL.Path; p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/")) {
 		endpoint{a: a}.ServeHTTP(w, r)
 		return

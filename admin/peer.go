@@ -38,6 +38,7 @@ func peerOf(ctx context.Context) *peer {
 // ConnContext is for http.Server: it asks the kernel who connected. A connection about which it cannot find out anything is let in
 // nowhere.
 func (a *API) ConnContext(ctx context.Context, c net.Conn) context.Context {
+	ctx = withWiping(ctx, c)
 	if c.RemoteAddr().Network() != "unix" {
 		return context.WithValue(ctx, peerKey{}, &peer{from: c.RemoteAddr().String()})
 	}

@@ -53,6 +53,7 @@ type call struct {
 	rewritten, basic         []byte
 	plainPath                []byte
 	red                      redactor
+	zeros                    [256]byte
 
 	counted  [2]*atomic.Int64 // that the request is counted in
 	answer   answer

@@ -18,6 +18,7 @@ type Listener struct {
 	Org, Upstream string
 	unix          bool
 	p             *Proxy
+	most          int64 // connections that the process's descriptors allow
 	open          atomic.Int64
 	free          *sync.Cond
 	shut          atomic.Bool
@@ -29,6 +30,7 @@ type Listener struct {
 func (l *Listener) prepare(p *Proxy, full func()) {
 	l.unix = l.Addr().Network() == "unix"
 	l.p = p
+	l.most = descriptorShare(l.unix)
 	l.free = sync.NewCond(&sync.Mutex{})
 	l.full = full
 }
@@ -52,7 +54,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 			if !l.shut.Load() && isShortage(err) {
 				l.full()
 				time.Sleep(wait)
-				wait = min(2*wait, time.Second)
+				wait = min(2*wait, 100*time.Millisecond)
 				continue
 			}
 			return nil, err
@@ -112,8 +114,26 @@ func (l *Listener) wake() {
 
 // crowded says whether as many connections are open as may be; more wait in the kernel's queue.
 func (l *Listener) crowded() bool {
-	most := l.p.limits.Load().MaxConns
-	return most > 0 && l.open.Load() >= int64(most)
+	open := l.open.Load()
+	if most := l.p.limits.Load().MaxConns; most > 0 && open >= int64(most) {
+		return true
+	}
+	return open >= l.most
+}
+
+// descriptorShare is how many connections a listener may take of the descriptors that the process may have: whoever opens all that TCP
+// gives must not keep callers from the unix socket, nor either of them the connections to providers, the store and the log.
+func descriptorShare(isUnix bool) int64 {
+	const others, unixShare, tcpShare = 64, 4, 6
+	var r unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &r) != nil || r.Cur > 1<<20 {
+		return 1 << 20
+	}
+	left := max(int64(r.Cur)-others, 16)
+	if isUnix {
+		return left / unixShare
+	}
+	return left / tcpShare
 }
 
 // isShortage says whether accepting failed for want of something that comes back.

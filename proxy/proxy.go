@@ -86,7 +86,10 @@ type Proxy struct {
 // Stats count what was served since the start.
 type Stats struct {
 	Requests, Refused, Failed, Panics atomic.Int64
-	Dialled, Reused, Exchanges        atomic.Int64
+	Dialled, Reused                   atomic.Int64
+	// Exchanges and Echoes leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
+	// credential, and answers in which a provider repeated one.
+	Exchanges, Echoes atomic.Int64
 }
 
 // New makes a Proxy. It dials nothing yet.

@@ -34,6 +34,7 @@ type forms struct {
 	list    [maxForms]fingerprint
 	n       int
 	longest int
+	found   bool // something was overwritten
 }
 
 func (f *forms) add(secret []byte) {
@@ -144,6 +145,7 @@ func (f *forms) overwrite(b []byte) (open int) {
 				break
 			}
 			if maphash.Bytes(fingerprintSeed, b[at:at+p.n]) == p.hash && !p.ordinaryAt(b, at) {
+				f.found = true
 				for j := at; j < at+p.n; j++ {
 					b[j] = '*'
 				}

@@ -82,7 +82,10 @@ func (c *call) wipe() {
 	clear(c.token)
 	clear(c.out)
 	c.plain, c.value, c.token, c.out = c.plain[:0], c.value[:0], c.token[:0], c.out[:0]
+	copy(c.zeros[:], zeros[:]) // the vector registers, in which copying a secret leaves its last bytes, hold zeros afterwards
 }
+
+var zeros [256]byte
 
 // refusalOfInject is what a credential that does not fit the request looks like to the caller.
 func refusalOfInject(err error) *refusal {

@@ -424,6 +424,11 @@ func (a *answer) free() {
 		a.keep = false // the answer is complete, the request is not
 	}
 	_ = c.stopUpload()
+	if c.red.forms.found {
+		// What the connection has read holds the secret in clear: it is not used again, and the collector overwrites it soon (see Echoes).
+		a.keep = false
+		c.p.stats.Echoes.Add(1)
+	}
 	if a.complete && a.keep && (c.upload == nil || c.upload.err == nil) {
 		c.to.put(c.up, time.Now())
 	} else {

@@ -296,7 +296,7 @@ func (s *sidecarProcess) counted(h http.Handler) http.Handler {
 func (s *sidecarProcess) serveAdmin(l net.Listener, name string) {
 	s.listeners = append(s.listeners, name)
 	s.owned.Go(func() {
-		if err := s.api.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := s.api.Serve(admin.Wiping(l)); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			s.fail(fmt.Errorf("serving %s: %w", name, err))
 		}
 	})

@@ -30,6 +30,9 @@ func (s *sidecarProcess) tidy(ctx context.Context) {
 	}
 }
 
-// work grows with what leaves such copies: calls of the admin API, and tokens that were traded for a credential. Callers' requests do
+// work grows with what leaves such copies: calls of the admin API, and what the proxy says of itself. Callers' ordinary requests do
 // not: their secrets lie in memory of ours, which is overwritten.
-func (s *sidecarProcess) work() int64 { return s.proxy.Stats().Exchanges.Load() + s.adminCalls.Load() }
+func (s *sidecarProcess) work() int64 {
+	st := s.proxy.Stats()
+	return st.Exchanges.Load() + st.Echoes.Load() + s.adminCalls.Load()
+}
