@@ -65,8 +65,10 @@ func TestSocketActivation(t *testing.T) {
 	run := func() *served {
 		s := &served{t: t, dir: dir, log: &syncBuffer{}, done: make(chan error, 1)}
 		// The shell becomes the program, so that LISTEN_PID is the program's own.
-		args := []string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", "keyward", "serve", "--data-dir", filepath.Join(dir, "data"), "--run-dir", dir,
-			"--listen", "", "--webhook-listen", "", "--admin-listen", "", "--upstream", up}
+		args := []string{
+			"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", "keyward", "serve", "--data-dir", filepath.Join(dir, "data"), "--run-dir", dir,
+			"--listen", "", "--webhook-listen", "", "--admin-listen", "", "--upstream", up,
+		}
 		s.cmd = exec.Command("sh", args...)
 		s.cmd.Env = append(os.Environ(), "LISTEN_FDS=2", "LISTEN_FDNAMES=caller:admin")
 		s.cmd.ExtraFiles = files
