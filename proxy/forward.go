@@ -245,6 +245,9 @@ func (c *call) awaitHead(u *upstreamConn) error {
 		}
 		c.begun = true
 		_ = u.SetReadDeadline(time.Now().Add(most))
+		if line, err := u.br.Peek(statusLine); err == nil && !isStatusLine(line) {
+			return errBadHead
+		}
 		h := &c.ctx.Response.Header
 		if err := h.Read(u.br); err != nil {
 			var ne net.Error
@@ -269,6 +272,15 @@ func (c *call) awaitHead(u *upstreamConn) error {
 		// 100 and other interim answers are between the provider and us.
 	}
 	return errBadHead
+}
+
+// statusLine is how much of a status line can be checked before the rest is read: "HTTP/1.1 200" and what stands behind it.
+const statusLine = 13
+
+// isStatusLine checks it to the letter (RFC 9112, section 4): the library takes other versions, more spaces, and a status of 000.
+func isStatusLine(b []byte) bool {
+	return string(b[:7]) == "HTTP/1." && (b[7] == '0' || b[7] == '1') && b[8] == ' ' && b[9] >= '1' && b[9] <= '9' &&
+		b[10] >= '0' && b[10] <= '9' && b[11] >= '0' && b[11] <= '9' && (b[12] == ' ' || b[12] == '\r')
 }
 
 // maxInterim is how many interim answers a provider may send before the real one.

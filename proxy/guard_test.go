@@ -231,6 +231,18 @@ func TestProviderFailures(t *testing.T) {
 	}
 }
 
+// TestBrokenStatusLines: what is not a status line to the letter is no answer.
+func TestBrokenStatusLines(t *testing.T) {
+	peer := newPeer(t, true)
+	w := newWorld(t, peer.url)
+	for _, line := range []string{"HTTP/1.1 000 no", "HTTP/1.1 099 no", "HTTP/0.9 200 OK", "HTTP/2.0 200 OK", "HTTP/1.1  200 OK", "HTTP/1.1 2x0 OK", "HTTP/1.1 2000 OK", "http/1.1 200 OK"} {
+		peer.answer = func(int, string) string { return line + "\r\nContent-Length: 2\r\n\r\nok" }
+		if resp := w.raw("unix", "POST /vapi/x HTTP/1.1\r\n"+orgLine+"Content-Length: 0\r\n\r\n"); problemCode(resp) != "upstream_protocol" {
+			t.Errorf("%q: %d %q", line, resp.StatusCode, problemCode(resp))
+		}
+	}
+}
+
 func TestPanicEndsOneRequest(t *testing.T) {
 	peer := newPeer(t, true)
 	w := newWorld(t, peer.url)
