@@ -37,6 +37,7 @@ type DB struct {
 	r, w   *sql.DB // for reads and writes; the same on PostgreSQL
 	lite   *lite   // what only SQLite has; nil on PostgreSQL
 	pg     *pg     // what only PostgreSQL has; nil on SQLite
+	joint  joint   // writes that share a transaction
 
 	// The statements that serve requests, prepared at their first use on SQLite.
 	credential, assistant, token hot

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// maxJoint is how many writes share a transaction at most.
+const maxJoint = 64
+
+// A joint lets writes that come while another one is under way share the next transaction. SQLite has one writer, and what takes its time
+// is the disk at the end of each transaction: a hundred webhooks at once wait for it twice, not a hundred times.
+type joint struct {
+	mu      sync.Mutex
+	busy    bool    // a transaction is under way, or somebody was told to begin the next
+	waiting []*part // in the order of their coming
+}
+
+// A part is one of the writes of a transaction.
+type part struct {
+	change func(*tx) error
+	err    error
+	turn   chan bool // true: begin the next transaction; false: it is done, and err says how
+}
+
+// together is write for what comes often and is small. PostgreSQL makes commits share the disk by itself. The change is made whole or not
+// at all, whatever becomes of those that it shares the transaction with; it may run more than once.
+func (d *DB) together(ctx context.Context, change func(*tx) error) error {
+	if d.lite == nil {
+		return d.write(ctx, change)
+	}
+	p := &part{change: change, turn: make(chan bool, 1)}
+	j := &d.joint
+	j.mu.Lock()
+	j.waiting = append(j.waiting, p)
+	lead := !j.busy
+	j.busy = true
+	j.mu.Unlock()
+	for !lead {
+		select {
+		case lead = <-p.turn:
+			if !lead {
+				return p.err
+			}
+		case <-ctx.Done():
+			if j.withdraw(p) {
+				return fmt.Errorf("asking the store: %w", ctx.Err())
+			}
+			ctx = context.Background() // it is being written, or is to begin: either ends
+		}
+	}
+	d.writeParts(j.take())
+	return p.err
+}
+
+// withdraw takes a part out that nobody has begun to write.
+func (j *joint) withdraw(p *part) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	i := slices.Index(j.waiting, p)
+	if i < 0 || len(p.turn) > 0 {
+		return false
+	}
+	j.waiting = slices.Delete(j.waiting, i, i+1)
+	return true
+}
+
+// take takes the parts of the next transaction out. The first is that of the caller, whose turn it is.
+func (j *joint) take() []*part {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := min(len(j.waiting), maxJoint)
+	parts := slices.Clone(j.waiting[:n])
+	j.waiting = slices.Delete(j.waiting, 0, n)
+	return parts
+}
+
+// writeParts writes the parts, the first of them for the caller, tells the others, and lets the next begin.
+func (d *DB) writeParts(parts []*part) {
+	// Not with the context of one of them, which must not end the others' transaction; write has its own limit.
+	err := d.write(context.Background(), func(t *tx) error {
+		for _, p := range parts {
+			if err := p.change(t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, p := range parts {
+		if p.err = err; err != nil && len(parts) > 1 && !errors.Is(err, ErrUnavailable) {
+			p.err = d.write(context.Background(), p.change) // one of them is at fault: not the others
+		}
+	}
+	for _, p := range parts[1:] {
+		p.turn <- false
+	}
+	j := &d.joint
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.busy = len(j.waiting) > 0; j.busy {
+		j.waiting[0].turn <- true
+	}
+}
