@@ -38,6 +38,8 @@ type Options struct {
 	Checks []Check
 	// Stats adds the running sidecar's own numbers to /api/stats, by section: "cache", "proxy". Nil: none.
 	Stats func() map[string]any
+	// Webhooks is what the running sidecar says and does about webhooks.
+	Webhooks Webhooks
 	// Version and Started are shown by /api/stats.
 	Version string
 	Started time.Time
@@ -66,6 +68,7 @@ func routes() []route {
 		org         = "/api/orgs/{org}"
 		integration = org + "/integrations/{provider}"
 		assistant   = "/api/assistants/{assistant}"
+		deliveries  = "/api/webhooks/deliveries"
 	)
 	return []route{
 		{"GET", "/healthz", (*API).healthz},
@@ -85,6 +88,10 @@ func routes() []route {
 		{"GET", "/api/callers", (*API).listCallers},
 		{"POST", "/api/callers", (*API).addCaller},
 		{"DELETE", "/api/callers/{caller}", (*API).revokeCaller},
+		{"GET", deliveries, (*API).listDeliveries},
+		{"GET", deliveries + "/{delivery}", (*API).showDelivery},
+		{"POST", deliveries + "/{delivery}/redeliver", (*API).redeliver},
+		{"POST", integration + "/webhook-test", (*API).testWebhook},
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
 	}

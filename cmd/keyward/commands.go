@@ -61,6 +61,11 @@ func commands() []command {
 		{"callers list", "list callers with a token", "keyward callers list --json", cmdCallersList},
 		{"callers revoke", "revoke a caller's token", "keyward callers revoke worker", cmdCallersRevoke},
 
+		{"webhooks list", "list durable webhooks, newest first", "keyward webhooks list --state dead\nkeyward webhooks list --org acme --json", cmdWebhooksList},
+		{"webhooks show", "show one durable webhook, without its headers and body", "keyward webhooks show wd_…", cmdWebhooksShow},
+		{"webhooks redeliver", "send durable webhooks to the app again", "keyward webhooks redeliver wd_…\nkeyward webhooks redeliver --state dead --org acme", cmdWebhooksRedeliver},
+		{"webhooks test", "sign a sample with the org's own secret and send it the whole way", "keyward webhooks test --org acme --provider vapi --type tool-calls", cmdWebhooksTest},
+
 		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json", cmdAudit},
 
 		{"keys generate", "make a new keyset in the file of --key, never over an existing one", "keyward keys generate --data-dir .keyward", cmdKeysGenerate},

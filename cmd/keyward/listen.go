@@ -11,7 +11,7 @@ import (
 )
 
 // inheritedListeners are the sockets that a service manager holds for us (sd_listen_fds(3)), by the name of what they are for:
-// "caller", "listen", "admin" or "admin-listen" (FileDescriptorName= of the socket unit). One without such a name is where callers
+// "caller", "listen", "webhook-listen", "admin" or "admin-listen" (FileDescriptorName= of the socket unit). One without such a name is where callers
 // connect. A restart loses no connection this way: the socket stays open, and who connects meanwhile waits in its queue.
 func inheritedListeners() (map[string]net.Listener, error) {
 	named, err := activation.ListenersWithNames()
@@ -26,7 +26,7 @@ func inheritedListeners() (map[string]net.Listener, error) {
 			}
 			use := name
 			switch name {
-			case "caller", "listen", "admin", "admin-listen":
+			case "caller", "listen", "webhook-listen", "admin", "admin-listen":
 			default:
 				use = map[bool]string{true: "caller", false: "listen"}[l.Addr().Network() == "unix"]
 			}

@@ -22,6 +22,7 @@ import (
 	"github.com/keyward/keyward/proxy"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
+	"github.com/keyward/keyward/webhook"
 )
 
 // A sidecarProcess is everything that runs between the start and the end of serve. Its parts are closed in the reverse order of their
@@ -37,6 +38,9 @@ type sidecarProcess struct {
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
+
+	webhooks   *webhook.Server // nil: off
+	webhookAPI admin.Webhooks
 
 	weak       []string                // what the kernel did not grant
 	inherited  map[string]net.Listener // from the service manager, by what they are for
@@ -62,16 +66,13 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startAdmin} {
+	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startWebhooks, s.startAdmin} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
 	for _, w := range append(c.Warnings, s.weak...) {
 		log.Warn().Msg(w)
-	}
-	if c.WebhookTarget != "" {
-		log.Warn().Str("webhook_target", c.WebhookTarget).Msg("this version takes no webhooks yet: --webhook-listen is not served")
 	}
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
@@ -257,7 +258,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 // startAdmin serves the admin API on its socket and on TCP.
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	api := admin.New(admin.Options{
-		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats,
+		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats, Webhooks: s.webhookAPI,
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
@@ -408,6 +409,9 @@ func (s *sidecarProcess) apply(next *Config) error {
 	}
 	s.proxy.SetRules(rules)
 	s.proxy.SetLimits(s.limits(next))
+	if s.webhooks != nil {
+		s.webhooks.SetRoutes(next.webhookRoutes())
+	}
 	setLogLevel(next.LogLevel)
 	s.c = next
 	return nil
