@@ -104,7 +104,7 @@ const strictShell = "set -euo pipefail\n" + `curl() { command curl -sS --fail-wi
 // madeUp are the credentials that the documents give to org acme.
 var madeUp = []standin.Credential{
 	{Label: "acme", Provider: standin.Twilio, Fields: map[string]string{
-		"account_sid": "AC0123456789abcdef0123456789abcdef", "auth_token": "0123456789abcdef0123456789abcdef",
+		"account_sid": "AC0123456789abcdef0123456789abcdef", "auth_token": "fedcba9876543210fedcba9876543210",
 	}},
 	{Label: "acme", Provider: standin.Vapi, Fields: map[string]string{"api_key": "5f0c9d2e-4b1a-4c7d-8e3f-0123456789ab"}},
 }

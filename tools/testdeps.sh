@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sees to what the tests need besides Go: PostgreSQL's binaries, Node with npm, curl, a C compiler for the race detector. What is missing is
-# installed from Debian's packages where that is allowed (root, apt-get); elsewhere this says what to install, and how to do without.
+# Sees to what the tests need besides Go: PostgreSQL's binaries, Node 20 with npm, curl, a C compiler for the race detector. What is
+# missing is installed where that is allowed (root, apt-get): from Debian's packages, and Node from npm where Debian's is too old for the
+# SDKs. Elsewhere this says what to install, and how to do without.
 set -euo pipefail
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -10,6 +11,7 @@ has_postgres() {
 	[ -x "${PGTEST_BIN:-}/initdb" ] || has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 has_cc() { has "$(go env CC)"; }
+new_node() { has node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; }
 
 missing=() without=()
 if [ "${KEYWARD_TEST_NO_POSTGRES:-}" != 1 ] && ! has_postgres; then
@@ -18,26 +20,42 @@ fi
 if [ "${KEYWARD_TEST_NO_NODE:-}" != 1 ]; then
 	has node || missing+=(nodejs)
 	has npm || missing+=(npm)
-	has node && has npm || without+=("KEYWARD_TEST_NO_NODE=1 leaves out the tests with the Node SDKs")
 fi
 has curl || missing+=(curl)
 has_cc || missing+=(gcc libc6-dev)
 
-[ ${#missing[@]} -gt 0 ] || exit 0
+old_node=
+[ "${KEYWARD_TEST_NO_NODE:-}" = 1 ] || new_node || old_node=1
+
+[ ${#missing[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && has apt-get; then
-	echo "installing for the tests: ${missing[*]}" >&2
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+	if [ ${#missing[@]} -gt 0 ]; then
+		echo "installing for the tests: ${missing[*]}" >&2
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update -qq
+		apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+		hash -r
+	fi
+	if [ -n "$old_node" ] && ! new_node; then
+		arch=$(uname -m)
+		case $arch in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; esac
+		echo "installing for the tests: Node 20 in /usr/local, because $(node --version) is too old for the SDKs" >&2
+		npm install --global --prefix /usr/local --no-audit --no-fund --loglevel=error "node-linux-$arch@20" >/dev/null
+		hash -r
+		new_node || { echo "node is still $(node --version): /usr/local/bin must stand before $(command -v node) in PATH" >&2; exit 1; }
+	fi
 	exit 0
 fi
 
 # A missing compiler stops nothing: raceflags.sh says what is lost.
-[ "${missing[*]}" != 'gcc libc6-dev' ] || exit 0
+[ "${missing[*]} $old_node" != 'gcc libc6-dev ' ] || exit 0
+if [ -n "$old_node" ]; then
+	without+=("KEYWARD_TEST_NO_NODE=1 leaves out the tests with the Node SDKs, which need Node 20 or later")
+fi
 {
-	echo "The tests need what is not installed here: ${missing[*]}"
-	echo "  Debian, Ubuntu:  sudo apt-get install ${missing[*]}"
+	echo "The tests need what is not installed here: ${missing[*]:-Node 20 or later}"
+	[ ${#missing[@]} -eq 0 ] || echo "  Debian, Ubuntu:  sudo apt-get install ${missing[*]}"
 	echo "  elsewhere:       the same by your package manager; PGTEST_BIN names the folder with initdb and postgres"
 	for w in "${without[@]}"; do echo "  or:              $w"; done
 } >&2
