@@ -24,7 +24,7 @@ var (
 	refuseOrgName     = &refusal{status: 400, code: "bad_request", detail: "malformed org id: a letter or digit, then up to 63 letters, digits or . _ -"}
 	refuseAssistantID = &refusal{status: 400, code: "bad_request", detail: "malformed assistant id: 1 to 128 letters, digits or . _ -"}
 	refuseOrgConflict = &refusal{status: 400, code: "org_conflict", detail: "two sources name different orgs: header, assistant, path prefix or listener"}
-	refuseConnect     = &refusal{status: 400, code: "bad_request", detail: "CONNECT is not answered; send the request itself to this address", close: true}
+	refuseConnect     = &refusal{status: 403, code: "route_forbidden", detail: "CONNECT is not answered; send the request itself to this address", close: true}
 	refuseVersion     = &refusal{status: 400, code: "bad_request", detail: "the HTTP version is neither 1.0 nor 1.1", close: true}
 	refuseTargetForm  = &refusal{status: 400, code: "bad_request", detail: "the request target is neither a path nor an absolute http URL", close: true}
 	refusePath        = &refusal{status: 400, code: "bad_request", detail: "the path has an empty, \".\" or \"..\" segment, and a rule applies to it"}

@@ -33,8 +33,9 @@ func TestSurplusIsNobodysAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			peer := newPeer(t, tc.secure)
 			w := newWorld(t, peer.url)
+			written := make(chan bool, 1)
 			peer.handler = func(c net.Conn, br *bufio.Reader, _ string) {
-				for i := 0; ; i++ {
+				for {
 					if tc.same {
 						_, _ = io.WriteString(c, okAnswer+surplus)
 					} else {
@@ -42,6 +43,7 @@ func TestSurplusIsNobodysAnswer(t *testing.T) {
 						time.Sleep(tc.late)
 						_, _ = io.WriteString(c, surplus)
 					}
+					written <- true
 					if _, err := readHead(br); err != nil {
 						return
 					}
@@ -53,7 +55,8 @@ func TestSurplusIsNobodysAnswer(t *testing.T) {
 				if b := bodyOf(resp); b != "ok" {
 					t.Fatalf("request %d of %s got %q", i, org, b)
 				}
-				time.Sleep(tc.late + tc.late/2 + 5*time.Millisecond) // what is on its way arrives; no check can see what has not
+				<-written // what is on its way has arrived; no check can see what has not
+				time.Sleep(5 * time.Millisecond)
 			}
 		})
 	}
@@ -65,18 +68,22 @@ func TestStaleConnectionsLoseNothing(t *testing.T) {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
 			peer := newPeer(t, secure)
 			w := newWorld(t, peer.url)
+			gone := make(chan bool, 1)
 			peer.handler = func(c net.Conn, br *bufio.Reader, head string) {
 				body, _ := readBodyOf(br, head)
 				peer.mu.Lock()
 				peer.got = append(peer.got, head+body)
 				peer.mu.Unlock()
 				_, _ = io.WriteString(c, okAnswer) // promises to stay, and goes
+				_ = c.Close()
+				gone <- true
 			}
 			for i := range 20 {
 				resp := w.raw("unix", "POST /vapi/call HTTP/1.1\r\n"+orgLine+"Content-Length: 2\r\n\r\nhi")
 				if resp.StatusCode != 200 {
 					t.Fatalf("request %d: %d %s", i, resp.StatusCode, bodyOf(resp))
 				}
+				<-gone
 				time.Sleep(5 * time.Millisecond)
 			}
 			if n, _ := peer.count(); n != 20 {

@@ -7,12 +7,17 @@ package proxy
 type headWatch struct {
 	fresh  bool // nothing of the next request has been read
 	inHead bool
-	line   int  // bytes of the current line
-	lines  int  // that have ended
-	last   byte // the byte before
+	line   int                   // bytes of the current line
+	lines  int                   // that have ended
+	last   byte                  // the byte before
+	begin  [len(codingName)]byte // of the current line, in lower case
+	body   chunkWatch
 }
 
-func (w *headWatch) idle() { w.fresh, w.inHead = true, false }
+// codingName begins the line that says that a body is chunked.
+const codingName = "transfer-encoding:"
+
+func (w *headWatch) idle() { w.fresh, w.inHead, w.body = true, false, chunkWatch{} }
 
 // active is told that a request begins. If nothing was read since the last one ended, its beginning came along with that.
 func (w *headWatch) active() { w.fresh = false }
@@ -23,16 +28,19 @@ func (w *headWatch) look(p []byte) *headError {
 		*w = headWatch{inHead: true}
 	}
 	if !w.inHead {
-		return nil
+		return w.body.look(p)
 	}
-	for _, c := range p {
+	for i, c := range p {
 		switch {
 		case c == '\n' && w.last != '\r':
 			return errBareLF
 		case c == '\n':
 			if w.line == 1 && w.lines > 0 { // its '\r' alone
 				w.inHead = false
-				return nil
+				return w.body.look(p[i+1:])
+			}
+			if w.line > len(codingName) && string(w.begin[:]) == codingName {
+				w.body.state = chunkSizes
 			}
 			if w.line > 1 {
 				w.lines++ // empty lines in front of the request line do not count (RFC 9112, section 2.2)
@@ -41,6 +49,9 @@ func (w *headWatch) look(p []byte) *headError {
 		default:
 			if w.last == '\r' && w.line > 0 {
 				return errBareLF
+			}
+			if w.line < len(codingName) {
+				w.begin[w.line] = lower(c)
 			}
 			w.line++
 		}

@@ -33,6 +33,8 @@ func (p *Proxy) find(r *route, h *head, at *Listener) *refusal {
 	case len(target) == 0:
 		return refuseTargetForm
 	case target[0] == '/':
+	case string(target) == "*":
+		return refuseUpstream // asks about this server, which is nobody's provider
 	case len(target) > 7 && equalFold(target[:7], "http://"):
 		absolute = true
 		named = target[7:]
