@@ -13,6 +13,8 @@ TESTFLAGS ?=
 ARGS      ?=
 
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
+# Of the attacks on the built program, those that are quick and need no machine of their own.
+TORTURE := TestPublicSuites|TestHostileHeads|TestGenerated|TestNoSecret
 # The packages that a request passes through.
 HOT  := ./caller ./cache ./credential ./provider ./proxy ./seal
 
@@ -37,9 +39,15 @@ generate: ## writes what is generated: the flag table in docs/cli.md and the lik
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs; installs what they need when it may
 	@tools/testdeps.sh
 	@flags=$$(tools/raceflags.sh); \
-	go test $$flags -skip Allocate $(TESTFLAGS) ./...; \
+	go test $$flags -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v /torture$$); \
+	go test $(TESTFLAGS) -run '$(TORTURE)' ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	cd examples && go test $$flags $(TESTFLAGS) ./...
+
+.PHONY: torture
+torture: ## runs what attacks the built program, in its long forms (more than an hour), and prints a table
+	@tools/testdeps.sh
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m ./torture
 
 .PHONY: test-short
 test-short: ## runs the quick tests: SQLite only, no race detector, no SDKs
