@@ -71,7 +71,7 @@ func connState(nc net.Conn, state fasthttp.ConnState) {
 		return
 	}
 	switch state {
-	case fasthttp.StateActive, fasthttp.StateHijacked:
+	case fasthttp.StateActive:
 		c.head.active()
 		if since := c.idleSince.Load(); since != claimed {
 			c.idleSince.CompareAndSwap(since, 0)

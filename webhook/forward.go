@@ -208,7 +208,7 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 		}
 		req.Header[name] = append(req.Header[name], string(f.value))
 	}
-	resp, err := s.targets.to(route.to).RoundTrip(req) // redirects are answers
+	resp, err := s.targets.to(route.to).RoundTrip(req) //nolint:bodyclose // redirects are answers; the answer's body is closed where it has been sent, by a.end
 	if err != nil {
 		a.end()
 		return a.refusal(err)

@@ -410,7 +410,9 @@ func (s *sidecarProcess) apply(next *Config) error {
 	s.proxy.SetRules(rules)
 	s.proxy.SetLimits(s.limits(next))
 	if s.webhooks != nil {
-		s.webhooks.SetRoutes(next.webhookRoutes())
+		if err := s.webhooks.SetRoutes(next.webhookRoutes()); err != nil {
+			return err
+		}
 	}
 	setLogLevel(next.LogLevel)
 	s.c = next
