@@ -13,8 +13,6 @@ TESTFLAGS ?=
 ARGS      ?=
 
 TOOL := go tool -modfile=$(CURDIR)/tools/go.mod
-# Of the attacks on the built program, those that are quick and need no machine of their own.
-TORTURE := TestPublicSuites|TestHostileHeads|TestGenerated|TestNoSecret
 # The packages that a request passes through.
 HOT  := ./caller ./cache ./credential ./provider ./proxy ./seal
 
@@ -41,7 +39,6 @@ test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors
 	@tools/testdeps.sh
 	@flags=$$(tools/raceflags.sh); \
 	go test $$flags -p 1 -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v /torture$$); \
-	go test $(TESTFLAGS) -run '$(TORTURE)' ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	cd examples && go test $$flags $(TESTFLAGS) ./...
 

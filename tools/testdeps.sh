@@ -22,10 +22,6 @@ if [ "${KEYWARD_TEST_NO_NODE:-}" != 1 ]; then
 	has npm || missing+=(npm)
 fi
 has curl || missing+=(curl)
-if [ "${CI:-}" = true ]; then # elsewhere the tests with them say that they are left out
-	has nginx || [ -x /usr/sbin/nginx ] || missing+=(nginx)
-	has haproxy || [ -x /usr/sbin/haproxy ] || missing+=(haproxy)
-fi
 has_cc || missing+=(gcc libc6-dev)
 
 old_node=
