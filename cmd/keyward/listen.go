@@ -6,8 +6,10 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
 )
 
 // inheritedListeners are the sockets that a service manager holds for us (sd_listen_fds(3)), by the name of what they are for:
@@ -24,6 +26,9 @@ func inheritedListeners() (map[string]net.Listener, error) {
 			if l == nil {
 				return nil, fmt.Errorf("the service manager's socket %q is not one to listen on", name)
 			}
+			if err := boundAccept(l); err != nil {
+				return nil, fmt.Errorf("the service manager's socket %q: %w", name, err)
+			}
 			use := name
 			switch name {
 			case "caller", "listen", "webhook-listen", "admin", "admin-listen":
@@ -37,6 +42,28 @@ func inheritedListeners() (map[string]net.Listener, error) {
 		}
 	}
 	return out, nil
+}
+
+// boundAccept has no accept(2) on l last longer than a moment. O_NONBLOCK belongs to what all holders of a socket share, so that whoever
+// hands it to our successor may take it from us, and a thread of ours that waits in the kernel hears of no deadline: the drain would
+// last until another caller happens to connect. SO_RCVTIMEO holds for a blocking accept only (socket(7)).
+func boundAccept(l net.Listener) error {
+	s, ok := l.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	moment := unix.NsecToTimeval(int64(50 * time.Millisecond))
+	var optErr error
+	if err := raw.Control(func(fd uintptr) {
+		optErr = unix.SetsockoptTimeval(int(fd), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &moment)
+	}); err != nil {
+		return err
+	}
+	return optErr
 }
 
 // listenUnix is the service manager's socket of that name, else one of our own at path.

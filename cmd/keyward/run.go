@@ -404,16 +404,20 @@ func (s *sidecarProcess) apply(next *Config) error {
 	if err != nil {
 		return err
 	}
-	if err := s.proxy.SetUpstreams(next.Upstreams); err != nil {
-		return err
-	}
-	s.proxy.SetRules(rules)
-	s.proxy.SetLimits(s.limits(next))
+	// What may be refused comes first; the last of it takes the one before back.
 	if s.webhooks != nil {
 		if err := s.webhooks.SetRoutes(next.webhookRoutes()); err != nil {
 			return err
 		}
 	}
+	if err := s.proxy.SetUpstreams(next.Upstreams); err != nil {
+		if s.webhooks != nil {
+			err = errors.Join(err, s.webhooks.SetRoutes(s.c.webhookRoutes()))
+		}
+		return err
+	}
+	s.proxy.SetRules(rules)
+	s.proxy.SetLimits(s.limits(next))
 	setLogLevel(next.LogLevel)
 	s.c = next
 	return nil

@@ -394,10 +394,16 @@ func TestSIGHUP(t *testing.T) {
 	_ = s.cmd.Process.Signal(syscall.SIGHUP)
 	expect("after a reload", "acme", "403 org_forbidden")
 	expect("after a reload", "globex", "Bearer re_of_globex")
-	write(t, file, "callers: nonsense\n")
-	_ = s.cmd.Process.Signal(syscall.SIGHUP)
-	eventually(t, "the bad file is reported", func() bool { return strings.Contains(s.log.String(), "the old one stays") })
-	expect("after a bad file", "globex", "Bearer re_of_globex")
+	for i, bad := range []string{
+		"callers: nonsense\n",
+		rule("acme") + "webhooks:\n- target: ftp://127.0.0.1/hooks\n",
+	} {
+		write(t, file, bad)
+		_ = s.cmd.Process.Signal(syscall.SIGHUP)
+		eventually(t, "the bad file is reported: "+bad, func() bool { return strings.Count(s.log.String(), "the old one stays") == i+1 })
+		expect("after a bad file", "globex", "Bearer re_of_globex")
+		expect("after a bad file", "acme", "403 org_forbidden")
+	}
 }
 
 // TestDrain: on SIGTERM what is in flight finishes, readiness goes, and the process ends with 0.
