@@ -53,16 +53,18 @@ type key struct {
 
 // use makes b the key's bytes. The caller overwrites its own copy.
 func (k *key) use(b [keySize]byte) {
-	block, err := aes.NewCipher(b[:])
-	if err != nil {
-		panic(err) // the size is right
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		panic(err) // it is AES
-	}
+	erasing(func() {
+		block, err := aes.NewCipher(b[:])
+		if err != nil {
+			panic(err) // the size is right
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			panic(err) // it is AES
+		}
+		k.cipher = func() cipher.AEAD { return aead }
+	})
 	k.material = func() *[keySize]byte { return &b }
-	k.cipher = func() cipher.AEAD { return aead }
 }
 
 // A Keyring seals with its primary key and opens with all. Generate and Load make one. It is safe for concurrent use and cannot be
@@ -156,7 +158,8 @@ func (k *Keyring) Seal(dst, plaintext, context []byte) []byte {
 	defer a.free()
 	dst = append(dst, formatVersion, byte(len(p.id)))
 	dst = append(dst, p.id...)
-	return p.cipher().Seal(dst, nil, plaintext, a.b)
+	erasing(func() { dst = p.cipher().Seal(dst, nil, plaintext, a.b) })
+	return dst
 }
 
 // Open appends to dst what was sealed; the space behind dst must not overlap sealed. It fails with ErrOpen, or ErrUnknownKey which is one,
@@ -171,7 +174,9 @@ func (k *Keyring) Open(dst, sealed, context []byte) ([]byte, error) {
 			continue
 		}
 		a := newAAD(e.id, context)
-		out, err := e.cipher().Open(dst, nil, box, a.b)
+		var out []byte
+		var err error
+		erasing(func() { out, err = e.cipher().Open(dst, nil, box, a.b) })
 		a.free()
 		if err != nil {
 			return dst, ErrOpen
