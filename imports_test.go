@@ -21,14 +21,15 @@ var mayImport = map[string][]string{
 	"provider":   {},
 	"migrations": {},
 	"caller":     {},
+	"problem":    {},
 	"standin":    {},
 	"store":      {"migrations"},
 	"cache":      {"store"},
 	"credential": {"provider", "seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
-	"proxy":     {"provider", "seal", "store", "caller", "credential"},
-	"webhook":   {"provider", "seal", "store", "caller", "credential"},
+	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem"},
+	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem"},
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
 
@@ -42,7 +43,7 @@ var mayImport = map[string][]string{
 	"torture": {"standin"},
 
 	"cmd/keyward": {
-		"seal", "provider", "migrations", "caller", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
+		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
 		"telemetry",
 	},
 

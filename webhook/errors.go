@@ -7,6 +7,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/keyward/keyward/problem"
 	"github.com/keyward/keyward/store"
 )
 
@@ -91,7 +92,7 @@ func (c *call) refuse(r *refusal) {
 func (r *refusal) write(resp *fasthttp.Response, requestID string) {
 	resp.Reset()
 	resp.SetStatusCode(r.status)
-	resp.Header.SetContentType("application/problem+json")
+	resp.Header.SetContentType(problem.ContentType)
 	resp.Header.Set("Keyward-Error", r.code)
 	resp.Header.Set("Keyward-Request-Id", requestID)
 	if r == refuseMethod {
@@ -103,19 +104,5 @@ func (r *refusal) write(resp *fasthttp.Response, requestID string) {
 	if r.close {
 		resp.SetConnectionClose()
 	}
-	b := make([]byte, 0, 320)
-	b = append(b, `{"type":"urn:keyward:error:`...)
-	b = append(b, r.code...)
-	b = append(b, `","title":`...)
-	b = strconv.AppendQuote(b, fasthttp.StatusMessage(r.status))
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(r.status), 10)
-	b = append(b, `,"detail":`...)
-	b = strconv.AppendQuote(b, r.detail) // ASCII of ours only: Go's quoting is JSON's
-	b = append(b, `,"code":"`...)
-	b = append(b, r.code...)
-	b = append(b, `","request_id":"`...)
-	b = append(b, requestID...)
-	b = append(b, `"}`...)
-	resp.SetBodyRaw(b)
+	resp.SetBodyRaw(problem.Append(make([]byte, 0, 320), r.status, r.code, r.detail, requestID))
 }
