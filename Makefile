@@ -46,6 +46,7 @@ test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors
 torture: ## runs what attacks the built program, in its long forms (more than an hour), and prints a table
 	@tools/testdeps.sh
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m ./torture
+	cd examples && KEYWARD_ORACLE_CASES=100000 go test -v -count=1 -timeout 30m -run VendorsSDKs .
 
 .PHONY: test-short
 test-short: ## runs the quick tests: SQLite only, no race detector, no SDKs
@@ -68,10 +69,8 @@ fmt: ## formats the Go code
 	@git ls-files -co --exclude-standard '*.go' | xargs $(TOOL) gofumpt -l -w
 
 .PHONY: fuzz
-fuzz: ## runs every fuzz target for FUZZTIME
-	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort | while read -r dir name; do \
-		echo "== $$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir"; \
-	done
+fuzz: ## runs every fuzz target for FUZZTIME and prints a table as in docs/fuzzing.md
+	@tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
 bench: ## runs the benchmarks of the hot path and of the whole program; BASE=FILE compares with an earlier bench/out/go.txt
