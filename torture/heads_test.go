@@ -75,6 +75,13 @@ func (h *heads) mistake(v vector, network, format string, args ...any) {
 	h.t.Errorf("%s (%s): %s\n\tsent %.300q", v.name, network, fmt.Sprintf(format, args...), v.raw)
 }
 
+// prompt is how soon an answer must be there and the connection closed. unstuck is longer than a busy machine takes, and shorter than any
+// time-out of the sidecar.
+const (
+	prompt  = 2 * time.Second
+	unstuck = 8 * time.Second
+)
+
 func (h *heads) try(network string, v vector) {
 	h.t.Helper()
 	raw := v.raw
@@ -82,10 +89,14 @@ func (h *heads) try(network string, v vector) {
 		raw = withToken(raw, h.token)
 	}
 	a := h.s.exchange(network, raw, v)
-	if a.took > 2*time.Second {
-		h.mistake(v, network, "took %v to be answered and closed", a.took)
-	}
 	saw := h.r.take(a.answered())
+	if a.took > prompt { // a busy machine is slow once, a sidecar that waits for more is slow again
+		a = h.s.exchange(network, raw, v)
+		saw = h.r.take(a.answered())
+		if a.took > prompt {
+			h.mistake(v, network, "took %v to be answered and closed", a.took)
+		}
+	}
 	forwarded := v.verdict == accepted || v.verdict == either && (len(a.statuses) == 0 || !a.ours[0])
 	if forwarded && len(saw) == 0 && len(a.statuses) > 0 && !a.ours[0] && a.statuses[0] >= 400 {
 		h.byUpstream++
@@ -135,7 +146,7 @@ func (h *heads) canary(after string) {
 	v := vector{name: "the canary behind " + after, verdict: accepted, wants: []seen{{Method: "GET", Target: fmt.Sprintf("/canary/%d", h.canaries)}}}
 	v.raw = "GET " + v.wants[0].Target + " HTTP/1.1\r\n" + hostLine + "Keyward-Org: globex\r\n\r\n"
 	a := h.s.exchange("unix", v.raw, v)
-	if a.took > 2*time.Second {
+	if a.took > unstuck {
 		h.mistake(v, "unix", "took %v", a.took)
 	}
 	saw := h.r.take(a.answered())
@@ -227,50 +238,49 @@ func (a *answers) answered() int {
 	return n
 }
 
-// exchange sends bytes on a connection of their own and reads until the sidecar closes it. The caller's side is closed for writing when
-// an answer shows that the sidecar has understood where the request ends, or waits for more.
+// exchangeLimit is the longest that an exchange may take: every read and write of one has ended by then.
+const exchangeLimit = 20 * time.Second
+
+// exchange sends bytes on a connection of their own and reads until the sidecar closes it. What must be refused at sight has to end the
+// connection by itself; behind everything else the caller's side is closed for writing.
 func (s *sidecar) exchange(network, raw string, v vector) answers {
 	s.t.Helper()
 	c := s.dial(network)
 	defer func() { _ = c.Close() }()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		_, _ = io.WriteString(c, raw) // a sidecar that has refused need not read the rest
-	}()
-	defer func() { _ = c.Close(); <-written }()
+	began := time.Now()
+	_ = c.SetDeadline(began.Add(exchangeLimit))
 	half := func() {
-		<-written
 		if cw, ok := c.(interface{ CloseWrite() error }); ok {
 			_ = cw.CloseWrite()
 		}
 	}
-	began, halved := time.Now(), false
-	if v.verdict != refused || v.unfinished {
-		half()
-		halved = true
-	}
+	halved := v.verdict != refused || v.unfinished
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_, _ = io.WriteString(c, raw) // a sidecar that has refused need not read the rest
+		if v.verdict != refused || v.unfinished {
+			half()
+		}
+	}()
+	defer func() { _ = c.Close(); <-written }()
 	var got bytes.Buffer
 	buf := make([]byte, 64<<10)
 	var a answers
-	deadline := time.Now().Add(10 * time.Second)
 	for {
-		wait := 10 * time.Second
+		// Who is refused is closed without a word of the caller's own: that it has not happened shows when the time is over.
+		wait := exchangeLimit
 		if !halved {
-			wait = 250 * time.Millisecond
+			wait = 5 * time.Second
 		}
-		_ = c.SetReadDeadline(time.Now().Add(wait))
+		_ = c.SetReadDeadline(began.Add(wait))
 		n, err := c.Read(buf)
 		got.Write(buf[:n])
 		if err == nil {
 			continue
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && !halved && time.Now().Before(deadline) {
-			select {
-			case <-written:
-				half()
-			default:
-			}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !halved {
+			half()
 			halved = true
 			continue
 		}

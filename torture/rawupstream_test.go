@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A rawUpstream is a provider of raw bytes: it reads requests strictly, and what it answers is up to handle.
@@ -108,6 +109,12 @@ func newUpstream(t testing.TB, secure *tls.Config, handle func(*upstreamSide, *r
 	return u
 }
 
+// How long a connection may wait for a request, longer than the sidecar keeps one, and how long a request may take to be read and answered.
+const (
+	idleLimit = 2 * time.Minute
+	workLimit = 30 * time.Second
+)
+
 func (u *rawUpstream) serve(c *upstreamSide) {
 	defer func() {
 		u.mu.Lock()
@@ -117,11 +124,13 @@ func (u *rawUpstream) serve(c *upstreamSide) {
 	}()
 	for !c.ended {
 		u.setIdle(c, true)
+		_ = c.SetDeadline(time.Now().Add(idleLimit))
 		r, err := c.readHead()
 		if err != nil {
 			return
 		}
 		u.setIdle(c, false)
+		_ = c.SetDeadline(time.Now().Add(workLimit))
 		if u.began != nil && !u.began(c, r) {
 			return
 		}

@@ -35,7 +35,7 @@ type recorder struct {
 
 // take is what was seen since it was last asked. It waits for what is still on its way here: answered requests were seen.
 func (r *recorder) take(answered int) []seen {
-	for range 500 {
+	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
 		r.mu.Lock()
 		if n := len(r.seen); n >= answered {
 			s := r.seen
@@ -44,7 +44,6 @@ func (r *recorder) take(answered int) []seen {
 			return s
 		}
 		r.mu.Unlock()
-		time.Sleep(time.Millisecond)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +76,7 @@ func (r *recorder) serve(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{ReadHeaderTimeout: 20 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	srv := &http.Server{ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
 			return // cut off: never a whole request, so that no server acts on it
