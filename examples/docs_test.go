@@ -18,6 +18,7 @@ func TestPagesShowTheExamplesAsTheyRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pages = append(pages, "../docs/voice-agent.md")
 	seen := map[string]bool{}
 	for _, page := range pages {
 		is, err := os.ReadFile(page)

@@ -24,6 +24,7 @@ func (s *sidecar) secrets(org string) map[string]string {
 		switch c.Provider {
 		case standin.Twilio:
 			m["account_sid"] = f["account_sid"]
+			m["from_number"] = strings.TrimPrefix(f["from_number"], "+")
 			m["basic"] = base64.StdEncoding.EncodeToString([]byte(f["account_sid"] + ":" + f["auth_token"]))
 		case standin.Vapi:
 			m["vapi_key"] = f["api_key"]

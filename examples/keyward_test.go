@@ -29,8 +29,8 @@ type sidecar struct {
 
 var orgs = []string{"acme", "globex"}
 
-// startSidecar does what an operator does, by the commands that an operator has.
-func startSidecar(t *testing.T) *sidecar {
+// startSidecar does what an operator does, by the commands that an operator has. It takes further flags of keyward serve.
+func startSidecar(t *testing.T, flags ...string) *sidecar {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kw") // short: a socket's path has at most 107 bytes
 	if err != nil {
@@ -69,6 +69,7 @@ func startSidecar(t *testing.T) *sidecar {
 	for host, url := range hosts {
 		args = append(args, "--upstream", host+"="+url)
 	}
+	args = append(args, flags...)
 	s.start(t, args)
 	s.keyward(t, "", "wait", "--run-dir", s.run, "--max", "30s")
 

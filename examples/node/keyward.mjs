@@ -11,8 +11,8 @@ export const apiKey = KEYWARD_TOKEN ?? 'unused';
 
 export const url = socket ? 'http://localhost' : KEYWARD_URL;
 
-// The base URL of a provider, for the SDKs that take one.
-export const base = (provider) => `${url}/org/${org}/${provider}`;
+// The base URL of a provider, for the SDKs that take one. An app that serves many orgs names one each time.
+export const base = (provider, forOrg = org) => `${url}/org/${forOrg}/${provider}`;
 
 // From here on fetch(), which most SDKs call, goes to the socket.
 if (socket) setGlobalDispatcher(new Agent({ connect: { socketPath: socket } }));
