@@ -19,12 +19,13 @@ type assistant struct {
 	Name       string     `json:"name"`
 	Version    int64      `json:"version"`
 	LastUsedAt *time.Time `json:"last_used_at"`
+	UseCount   int64      `json:"use_count"`
 	CreatedAt  *time.Time `json:"created_at"`
 	UpdatedAt  *time.Time `json:"updated_at"`
 }
 
 func showAssistant(m *store.Assistant) assistant {
-	return assistant{m.ID, m.Org, m.Role, m.Name, m.Version, moment(m.LastUsedAt), moment(m.CreatedAt), moment(m.UpdatedAt)}
+	return assistant{m.ID, m.Org, m.Role, m.Name, m.Version, moment(m.LastUsedAt), m.UseCount, moment(m.CreatedAt), moment(m.UpdatedAt)}
 }
 
 // assistantID is the assistant of the path.

@@ -23,13 +23,14 @@ type token struct {
 	SecretRoutes bool       `json:"secret_routes"`
 	CreatedAt    *time.Time `json:"created_at"`
 	LastUsedAt   *time.Time `json:"last_used_at"`
+	UseCount     int64      `json:"use_count"`
 	Token        string     `json:"token,omitempty"`
 }
 
 func showToken(t *store.Token) token {
 	return token{
 		ID: t.ID, Name: t.Name, Orgs: list(t.Orgs), Providers: list(t.Providers), Allow: list(t.Allow), Rate: t.Rate, SecretRoutes: t.SecretRoutes,
-		CreatedAt: moment(t.CreatedAt), LastUsedAt: moment(t.LastUsedAt),
+		CreatedAt: moment(t.CreatedAt), LastUsedAt: moment(t.LastUsedAt), UseCount: t.UseCount,
 	}
 }
 

@@ -42,6 +42,9 @@ type Provider struct {
 	SecretRoutes []SecretRoute
 	// SecretFields name what of an answer is a reusable secret: it is overwritten unless the caller's rule allows it.
 	SecretFields []SecretFields
+	// WebhookFields are the JSON fields of its webhooks whose values are the tenant's secrets, named as those of SecretFields: they are
+	// overwritten before the app gets them where the operator says so. Nil: its webhooks have none.
+	WebhookFields []string
 
 	// Complete adds to a form body what the credential knows and the caller left out (Twilio's sender). Nil for most.
 	Complete *Completion

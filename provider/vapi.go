@@ -3,6 +3,7 @@ package provider
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -56,6 +57,7 @@ var Vapi = Provider{
 		{Path: "/tool*/**", Names: vapiSecrets},
 		{Path: "/**", Names: vapiSecrets, Maybe: true},
 	},
+	WebhookFields: vapiWebhookFields,
 }
 
 const (
@@ -228,3 +230,7 @@ var errNoPublicKey = &IncompleteError{"public_key"}
 var vapiSecrets = []string{
 	"twilioAuthToken", "twilioApiKey", "twilioApiSecret", "jwtSecret", "serverUrlSecret", "server.secret", "server.headers", "credentials",
 }
+
+// vapiWebhookFields are the same in the phone number, assistant and tools that a webhook is about, and the keys of Vapi's credentials
+// wherever they stand. A bare "token" or "secret" is not among them: it may be an argument of the app's own tools.
+var vapiWebhookFields = append(slices.Clone(vapiSecrets), "apiKey", "authToken", "secretKey", "clientSecret", "privateKey")

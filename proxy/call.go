@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/mask"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 	"github.com/valyala/fasthttp"
@@ -23,15 +24,16 @@ type call struct {
 	id    [idLength]byte
 	start time.Time
 
-	head    head
-	scanned bool
-	route   route
-	org     []byte
-	rule    *caller.Rule // that lets the caller in
-	narrow  *caller.Rule // of a token beside a peer's rule; nil: none
-	row     *store.Credential
-	hit     bool
-	looked  time.Time // when row was looked up
+	head      head
+	scanned   bool
+	route     route
+	org       []byte
+	assistant string       // that named the org; empty: none did
+	rule      *caller.Rule // that lets the caller in
+	narrow    *caller.Rule // of a token beside a peer's rule; nil: none
+	row       *store.Credential
+	hit       bool
+	looked    time.Time // when row was looked up
 
 	request provider.Request
 	to      *upstream
@@ -42,10 +44,10 @@ type call struct {
 	bodyRead  bool
 	completes bool // the provider's Complete has yet to see the body
 	upgrade   bool
-	mask      *fieldNames // fields of the answer that are overwritten; nil: none
-	readable  bool        // the provider is asked for an answer that can be read
-	begun     bool        // the provider has begun to answer
-	renewed   bool        // an exchanged token was renewed after a 401
+	mask      *mask.Fields // fields of the answer that are overwritten; nil: none
+	readable  bool         // the provider is asked for an answer that can be read
+	begun     bool         // the provider has begun to answer
+	renewed   bool         // an exchanged token was renewed after a 401
 
 	plain, value, token, out []byte  // hold secrets; see makeRoom and wipe
 	mint                     *minted // that token came from
@@ -102,7 +104,7 @@ func (c *call) end() {
 	c.route = route{}
 	c.request = provider.Request{}
 	c.begun, c.readable, c.scanned, c.hit, c.bodyRead, c.completes, c.upgrade, c.renewed = false, false, false, false, false, false, false, false
-	c.org, c.body = c.org[:0], c.body[:0]
+	c.org, c.assistant, c.body = c.org[:0], "", c.body[:0]
 	if cap(c.body) > maxKept {
 		c.body = nil
 	}

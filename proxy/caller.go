@@ -24,16 +24,17 @@ func (p *Proxy) authenticate(c *call) *refusal {
 		c.rule = c.conn.rule
 	}
 	var found *caller.Rule
+	var token string // its id
 	var bad *refusal
 	try := func(b []byte) {
 		if bad != nil || !bytes.HasPrefix(b, tokenPrefix) {
 			return
 		}
-		rule, r := p.tokenRule(b)
+		rule, id, r := p.tokenRule(b)
 		if r != nil {
 			bad = r
 		} else if found == nil {
-			found = rule
+			found, token = rule, id
 		}
 	}
 	h := &c.head
@@ -49,6 +50,9 @@ func (p *Proxy) authenticate(c *call) *refusal {
 	try(h.googKey)
 	if bad != nil {
 		return bad
+	}
+	if found != nil {
+		p.usage.Token(token, c.start)
 	}
 	switch {
 	case found == nil:
@@ -91,11 +95,11 @@ func eachSecret(v []byte, buf *[]byte, fn func([]byte)) {
 	fn(password)
 }
 
-// tokenRule is the rule of a caller token. The compiled rule is kept beside the row that it was made from, so that its rate holds over
-// all requests.
-func (p *Proxy) tokenRule(token []byte) (*caller.Rule, *refusal) {
+// tokenRule is the rule of a caller token, and the token's id. The compiled rule is kept beside the row that it was made from, so that its
+// rate holds over all requests.
+func (p *Proxy) tokenRule(token []byte) (rule *caller.Rule, id string, bad *refusal) {
 	if !caller.IsToken(token) {
-		return nil, refuseCaller
+		return nil, "", refuseCaller
 	}
 	hash := caller.HashToken(token)
 	row, err := p.store.Token(p.ctx, hash)
@@ -103,9 +107,10 @@ func (p *Proxy) tokenRule(token []byte) (*caller.Rule, *refusal) {
 		if errors.Is(err, store.ErrNotFound) {
 			p.tokens.drop(hash)
 		}
-		return nil, refusalOfStore(err, refuseCaller)
+		return nil, "", refusalOfStore(err, refuseCaller)
 	}
-	return p.tokens.rule(row)
+	rule, bad = p.tokens.rule(row)
+	return rule, row.ID, bad
 }
 
 // allowed asks the caller's rules, before any credential is touched.

@@ -83,7 +83,7 @@ func (c *callerConn) Close() error {
 
 // reset ends the connection so that the caller cannot take a cut answer for a whole one.
 func (c *callerConn) reset() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = c.Close()

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -56,6 +57,31 @@ func TestShortageIsNotTheEnd(t *testing.T) {
 		if !strings.Contains(w.logs.String(), "file descriptors") {
 			t.Errorf("%v: nothing in the log", err)
 		}
+	}
+}
+
+// TestListenerThatComesTooLate: one whose turn comes after the proxy was told to stop does not serve for ever.
+func TestListenerThatComesTooLate(t *testing.T) {
+	w := newWorld(t, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := w.p.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- w.p.Serve(&Listener{Listener: ln}) }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it ended with an error: %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		_ = ln.Close()
+		t.Error("it serves")
 	}
 }
 

@@ -29,6 +29,7 @@ type Options struct {
 	Keys  *seal.Keyring // opens what the store holds
 	Rules *caller.Rules // of the configuration's callers: section
 	Log   zerolog.Logger
+	Usage *store.Usage // is told which tokens and assistants are used; nil: nobody is
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
@@ -56,6 +57,7 @@ type Proxy struct {
 	keys   *seal.Keyring
 	rules  atomic.Pointer[caller.Rules]
 	tokens tokenRules
+	usage  *store.Usage
 	log    zerolog.Logger
 
 	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
@@ -81,6 +83,7 @@ type Proxy struct {
 
 	mu        sync.Mutex
 	listeners []*Listener // that are being served
+	finished  bool        // none of them takes connections any more
 }
 
 // Stats count what was served since the start.
@@ -95,7 +98,7 @@ type Stats struct {
 // New makes a Proxy. It dials nothing yet.
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{
-		store: o.Store, keys: o.Keys, log: o.Log, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
+		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
 		roots: o.Roots, anyHost: o.AnyHost, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
@@ -229,6 +232,9 @@ func (p *Proxy) Serve(l *Listener) error {
 	})
 	p.mu.Lock()
 	p.listeners = append(p.listeners, l)
+	if p.finished {
+		l.finish() // told to stop before it was begun
+	}
 	p.mu.Unlock()
 	err := p.server.Serve(l)
 	asked := l.shut.Load() || l.last.Load()
@@ -257,6 +263,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.Drain()
 	patient := time.Now().Add(grace)
 	p.mu.Lock()
+	p.finished = true
 	for _, l := range p.listeners {
 		l.finish()
 	}
@@ -378,6 +385,9 @@ func (p *Proxy) decide(c *call) *refusal {
 	}
 	if bad := p.allowed(c); bad != nil {
 		return bad
+	}
+	if c.assistant != "" {
+		p.usage.Assistant(c.assistant, c.start)
 	}
 	if bad := p.guardSecrets(c); bad != nil {
 		return bad

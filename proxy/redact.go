@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"hash/maphash"
 	"strings"
+
+	"github.com/keyward/keyward/mask"
 )
 
 // A fingerprint finds a secret in a stream without holding the secret: how it begins, how long it is, and a hash of it under a key that
@@ -178,24 +180,24 @@ func partial(b, begin []byte) int {
 // at most the longest form, and nothing of a body in which none begins.
 type redactor struct {
 	forms  forms
-	masker masker
+	masker mask.Masker
 	mask   bool
 	buf    []byte // what was held back, then what was added
 	open   int    // from where on buf is held back
 }
 
 // start makes the redactor ready for a body; the forms have been learnt when the request was built.
-func (r *redactor) start(mask *fieldNames) {
-	r.mask = mask != nil
-	r.masker = masker{names: mask}
+func (r *redactor) start(fields *mask.Fields) {
+	if r.mask = fields != nil; r.mask {
+		r.masker = fields.New()
+	}
 	r.buf, r.open = r.buf[:0], 0
 }
 
 // whole is for a body that has arrived as a whole: it is changed in place.
-func (r *redactor) whole(body []byte, mask *fieldNames) {
-	if mask != nil && mask.mayBeIn(body) {
-		r.masker = masker{names: mask}
-		r.masker.feed(body)
+func (r *redactor) whole(body []byte, fields *mask.Fields) {
+	if fields != nil {
+		fields.Overwrite(body)
 	}
 	r.forms.overwrite(body)
 }
@@ -205,7 +207,7 @@ func (r *redactor) feed(p []byte, last bool) []byte {
 	kept := copy(r.buf, r.buf[r.open:])
 	r.buf = append(r.buf[:kept], p...)
 	if r.mask {
-		r.masker.feed(r.buf[kept:])
+		r.masker.Feed(r.buf[kept:])
 	}
 	r.open = r.forms.overwrite(r.buf)
 	if last {

@@ -12,14 +12,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyward/keyward/mask"
 	"github.com/keyward/keyward/store"
 )
 
 // redacted is what a redactor makes of a body that arrives in the given pieces.
-func redacted(value string, mask *fieldNames, pieces ...string) string {
+func redacted(value string, fields *mask.Fields, pieces ...string) string {
 	r := &redactor{}
 	r.forms.learn([]byte(value), make([]byte, 0, 4096))
-	r.start(mask)
+	r.start(fields)
 	var out strings.Builder
 	for _, p := range pieces {
 		out.Write(r.feed([]byte(p), false))
@@ -127,7 +128,7 @@ func naive(body, secret string) string {
 }
 
 func TestNamedFieldsAreOverwritten(t *testing.T) {
-	mask := newFieldNames([]string{"auth_token", "credentials", "server.headers", "server.secret"})
+	fields := mask.NewFields([]string{"auth_token", "credentials", "server.headers", "server.secret"})
 	for name, tc := range map[string]struct{ body, want string }{
 		"a text":               {`{"sid":"AC1","auth_token":"abc","x":1}`, `{"sid":"AC1","auth_token":"***","x":1}`},
 		"white space":          {"{ \"auth_token\" :\n \"abc\" }", "{ \"auth_token\" :\n \"***\" }"},
@@ -146,10 +147,10 @@ func TestNamedFieldsAreOverwritten(t *testing.T) {
 		"an empty text":        {`{"auth_token":"","x":"y"}`, `{"auth_token":"","x":"y"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := redacted("", mask, tc.body); got != tc.want {
+			if got := redacted("", fields, tc.body); got != tc.want {
 				t.Errorf("whole: %s\nwant:  %s", got, tc.want)
 			}
-			if got := redacted("", mask, strings.Split(tc.body, "")...); got != tc.want {
+			if got := redacted("", fields, strings.Split(tc.body, "")...); got != tc.want {
 				t.Errorf("byte by byte: %s\nwant:         %s", got, tc.want)
 			}
 		})
@@ -277,13 +278,13 @@ func TestCompressedAnswerOnASecretRouteIsRefused(t *testing.T) {
 func BenchmarkRedact(b *testing.B) {
 	body := bytes.Repeat([]byte(`{"id":"0123456789abcdef","name":"something"},`), 12)
 	scratch := make([]byte, 0, 1024)
-	mask := newFieldNames([]string{"auth_token", "secondary_auth_token"})
+	fields := mask.NewFields([]string{"auth_token", "secondary_auth_token"})
 	value := []byte("Basic " + base64.StdEncoding.EncodeToString([]byte("AC0123456789abcdef0123456789abcdef:0123456789abcdef0123456789abcdef")))
 	r := &redactor{}
 	b.ReportAllocs()
 	b.SetBytes(int64(len(body)))
 	for b.Loop() {
 		r.forms.learn(value, scratch)
-		r.whole(body, mask)
+		r.whole(body, fields)
 	}
 }

@@ -294,6 +294,9 @@ func (p *Proxy) orgOf(c *call) *refusal {
 		if !agree(bytesOf(a.Org)) {
 			return refuseOrgConflict
 		}
+		if c.assistant == "" {
+			c.assistant = a.ID
+		}
 	}
 	if org == nil {
 		only := c.rule.OnlyOrg()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/mask"
 	"github.com/keyward/keyward/provider"
 )
 
@@ -21,7 +22,7 @@ type secretRoute struct {
 
 type secretFields struct {
 	secretRoute
-	names *fieldNames
+	names *mask.Fields
 	maybe bool
 }
 
@@ -41,7 +42,7 @@ func newSecretTables(providers []*provider.Provider) (map[*provider.Provider]*se
 			if err != nil {
 				return nil, fmt.Errorf("secret fields of %s: %w", p.Name, err)
 			}
-			t.fields = append(t.fields, secretFields{r, newFieldNames(f.Names), f.Maybe})
+			t.fields = append(t.fields, secretFields{r, mask.NewFields(f.Names), f.Maybe})
 		}
 		all[p] = t
 	}

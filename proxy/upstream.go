@@ -37,6 +37,7 @@ type upstream struct {
 
 	address string      // dialled: "host:port"
 	tls     *tls.Config // nil: plain HTTP, which only an override to loopback can be
+	connect func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu      sync.Mutex
 	idle    []*upstreamConn // most recently used last
@@ -58,8 +59,9 @@ type upstreamConn struct {
 // trusted for all of them (nil: the system's).
 func newUpstreams(providers []*provider.Provider, overrides map[string]*url.URL, roots *x509.CertPool) (map[string]*upstream, error) {
 	all := map[string]*upstream{}
+	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	add := func(p *provider.Provider, host string, own bool) {
-		all[host] = &upstream{provider: p, host: host, own: own, address: host + ":443", tls: clientTLS(host, roots)}
+		all[host] = &upstream{provider: p, host: host, own: own, address: host + ":443", tls: clientTLS(host, roots), connect: d.DialContext}
 	}
 	for _, p := range providers {
 		for _, h := range p.Hosts {
@@ -187,8 +189,7 @@ func (u *upstream) retire() {
 
 // dial opens a connection, over IPv4 or IPv6, whichever answers first (RFC 8305).
 func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	tcp, err := d.DialContext(ctx, "tcp", u.address)
+	tcp, err := u.connect(ctx, "tcp", u.address)
 	if err != nil {
 		return nil, err
 	}

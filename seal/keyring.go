@@ -154,7 +154,7 @@ func (k *Keyring) Seal(dst, plaintext, context []byte) []byte {
 		p.seals.Store(maxSeals)
 		panic("seal: key " + p.id + " has sealed as often as is safe; rotate it")
 	}
-	a := newAAD(p.id, context)
+	a := newAAD(formatVersion, p.id, context)
 	defer a.free()
 	dst = append(dst, formatVersion, byte(len(p.id)))
 	dst = append(dst, p.id...)
@@ -165,7 +165,7 @@ func (k *Keyring) Seal(dst, plaintext, context []byte) []byte {
 // Open appends to dst what was sealed; the space behind dst must not overlap sealed. It fails with ErrOpen, or ErrUnknownKey which is one,
 // and then returns dst as it was. It allocates nothing when dst has room for len(sealed) more bytes.
 func (k *Keyring) Open(dst, sealed, context []byte) ([]byte, error) {
-	id, box, ok := split(sealed)
+	version, id, box, ok := split(sealed)
 	if !ok {
 		return dst, ErrOpen
 	}
@@ -173,10 +173,14 @@ func (k *Keyring) Open(dst, sealed, context []byte) ([]byte, error) {
 		if e.id != string(id) {
 			continue
 		}
-		a := newAAD(e.id, context)
+		a := newAAD(version, e.id, context)
 		var out []byte
 		var err error
-		erasing(func() { out, err = e.cipher().Open(dst, nil, box, a.b) })
+		if version == bulkVersion {
+			out, err = e.openBulk(dst, box, a.b)
+		} else {
+			erasing(func() { out, err = e.cipher().Open(dst, nil, box, a.b) })
+		}
 		a.free()
 		if err != nil {
 			return dst, ErrOpen
@@ -188,19 +192,22 @@ func (k *Keyring) Open(dst, sealed, context []byte) ([]byte, error) {
 
 // SealedWith is the id of the key that an envelope was sealed by, as the envelope says.
 func SealedWith(sealed []byte) (keyID string, ok bool) {
-	id, _, ok := split(sealed)
+	_, id, _, ok := split(sealed)
 	return string(id), ok
 }
 
-func split(sealed []byte) (id, box []byte, ok bool) {
-	if len(sealed) < 2 || sealed[0] != formatVersion {
-		return nil, nil, false
+func split(sealed []byte) (version byte, id, box []byte, ok bool) {
+	if len(sealed) < 2 || sealed[0] != formatVersion && sealed[0] != bulkVersion {
+		return 0, nil, nil, false
 	}
-	n := int(sealed[1])
-	if n == 0 || len(sealed) < 2+n+nonceSize+tagSize {
-		return nil, nil, false
+	n, random := int(sealed[1]), nonceSize
+	if sealed[0] == bulkVersion {
+		random = saltSize
 	}
-	return sealed[2 : 2+n], sealed[2+n:], true
+	if n == 0 || len(sealed) < 2+n+random+tagSize {
+		return 0, nil, nil, false
+	}
+	return sealed[0], sealed[2 : 2+n], sealed[2+n:], true
 }
 
 // aad is additional data. Its memory is used again: a buffer on the stack would move to the heap, because it is passed through the
@@ -210,9 +217,9 @@ type aad struct{ b []byte }
 var aads = sync.Pool{New: func() any { return &aad{make([]byte, 0, 256)} }}
 
 // newAAD is every part with its length in front, so that no two lists of parts read the same.
-func newAAD(id string, context []byte) *aad {
+func newAAD(version byte, id string, context []byte) *aad {
 	a := aads.Get().(*aad)
-	b := append(a.b[:0], formatVersion)
+	b := append(a.b[:0], version)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(id)))
 	b = append(b, id...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(context)))

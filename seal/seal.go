@@ -18,5 +18,6 @@
 // The states are those of a rotation: a new key is given to every sidecar as active, becomes primary when all of them have it, and is
 // retiring from when its successor is primary until no row is sealed by it any more.
 //
-// Random nonces may repeat, and a repeated nonce breaks the cipher, so a key seals at most 2³² times (NIST SP 800-38D, section 8.3).
+// Random nonces may repeat, and a repeated nonce breaks the cipher, so a key seals at most 2³² times (NIST SP 800-38D, section 8.3). What
+// comes in numbers, as webhooks do, is sealed under keys derived from it, one for each (bulk.go).
 package seal

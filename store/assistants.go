@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const assistantColumns = "vapi_assistant_id, org_id, role, name, version, last_used_at, created_at, updated_at"
+const assistantColumns = "vapi_assistant_id, org_id, role, name, version, last_used_at, use_count, created_at, updated_at"
 
 const (
 	selectAssistant = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id = $1"
@@ -17,8 +17,8 @@ const (
 	listOfOrg       = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id > $1 AND org_id = $2 ORDER BY vapi_assistant_id LIMIT $3"
 
 	updateAssistant = `UPDATE assistant_org_mapping SET org_id = $1, role = $2, name = $3, version = $4, updated_at = $5
-		WHERE vapi_assistant_id = $6 RETURNING created_at, last_used_at`
-	insertAssistant = "INSERT INTO assistant_org_mapping (" + assistantColumns + ") VALUES ($1, $2, $3, $4, $5, NULL, $6, $7) ON CONFLICT (vapi_assistant_id) DO NOTHING"
+		WHERE vapi_assistant_id = $6 RETURNING created_at, last_used_at, use_count`
+	insertAssistant = "INSERT INTO assistant_org_mapping (" + assistantColumns + ") VALUES ($1, $2, $3, $4, $5, NULL, 0, $6, $7) ON CONFLICT (vapi_assistant_id) DO NOTHING"
 	deleteAssistant = "DELETE FROM assistant_org_mapping WHERE vapi_assistant_id = $1 RETURNING org_id"
 	hasAssistant    = "SELECT 1 FROM assistant_org_mapping WHERE vapi_assistant_id = $1"
 )
@@ -42,7 +42,7 @@ func (d *DB) Assistant(ctx context.Context, id string) (*Assistant, error) {
 
 func scanAssistant(row interface{ Scan(...any) error }) (*Assistant, error) {
 	a := &Assistant{}
-	if err := row.Scan(&a.ID, &a.Org, &a.Role, &a.Name, &a.Version, when{&a.LastUsedAt}, when{&a.CreatedAt}, when{&a.UpdatedAt}); err != nil {
+	if err := row.Scan(&a.ID, &a.Org, &a.Role, &a.Name, &a.Version, when{&a.LastUsedAt}, &a.UseCount, when{&a.CreatedAt}, when{&a.UpdatedAt}); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -57,7 +57,7 @@ func (d *DB) PutAssistant(ctx context.Context, by Actor, a *Assistant, expect in
 	var next Assistant
 	err := d.write(ctx, func(t *tx) (err error) {
 		next = *a
-		next.CreatedAt, next.UpdatedAt, next.LastUsedAt = t.now, t.now, time.Time{}
+		next.CreatedAt, next.UpdatedAt, next.LastUsedAt, next.UseCount = t.now, t.now, time.Time{}, 0
 		if expect > 0 {
 			next.Version, err = t.nextVersion(KindAssistant, a.ID, expect, hasAssistant, a.ID)
 			if errors.Is(err, ErrNotFound) {
@@ -71,7 +71,7 @@ func (d *DB) PutAssistant(ctx context.Context, by Actor, a *Assistant, expect in
 		}
 		err = sql.ErrNoRows
 		if expect != 0 {
-			err = t.row(updateAssistant, a.Org, a.Role, a.Name, next.Version, t.now, a.ID).Scan(when{&next.CreatedAt}, when{&next.LastUsedAt})
+			err = t.row(updateAssistant, a.Org, a.Role, a.Name, next.Version, t.now, a.ID).Scan(when{&next.CreatedAt}, when{&next.LastUsedAt}, &next.UseCount)
 		}
 		if errors.Is(err, sql.ErrNoRows) {
 			if expect > 0 {

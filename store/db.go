@@ -40,7 +40,7 @@ type DB struct {
 	joint  joint   // writes that share a transaction
 
 	// The statements that serve requests, prepared at their first use on SQLite.
-	credential, assistant, token hot
+	credential, assistant, token, seenUntil hot
 
 	started  time.Time                  // what feeds' beats are counted from, on the monotonic clock
 	closing  context.Context            // ended by Close
@@ -57,7 +57,7 @@ var _ Reader = (*DB)(nil)
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	d := &DB{
 		log: o.Log, started: time.Now(),
-		credential: hot{query: selectCredential}, assistant: hot{query: selectAssistant}, token: hot{query: selectToken},
+		credential: hot{query: selectCredential}, assistant: hot{query: selectAssistant}, token: hot{query: selectToken}, seenUntil: hot{query: seenUntil},
 	}
 	d.watchers.Store(&[]*watcher{})
 	d.closing, d.close = context.WithCancel(context.Background())
@@ -86,6 +86,7 @@ func (d *DB) Close() error {
 	d.credential.close()
 	d.assistant.close()
 	d.token.close()
+	d.seenUntil.close()
 	if d.pg != nil {
 		d.pg.gate.close()
 	}
@@ -174,6 +175,7 @@ type tx struct {
 	ctx     context.Context // of the call that the transaction belongs to
 	tx      *sql.Tx
 	now     time.Time
+	relaxed bool // see writeRelaxed
 	changes []Change
 }
 
@@ -208,10 +210,20 @@ func (t *tx) changed(k Kind, id string) { t.changes = append(t.changes, Change{k
 // write runs one transaction, then tells this process's watchers, then returns. It may run change again, after a deadlock or when the
 // connection turned out to be closed before anything was done; so change sets what its caller sees only by what it wrote last.
 func (d *DB) write(ctx context.Context, change func(*tx) error) error {
+	return d.writeAs(ctx, false, change)
+}
+
+// writeRelaxed is write for what need not outlive a loss of power to the host or a crash of PostgreSQL, only the end of this process: it
+// does not wait for the disk. What is lost then are the last moments, in the order of their writing.
+func (d *DB) writeRelaxed(ctx context.Context, change func(*tx) error) error {
+	return d.writeAs(ctx, true, change)
+}
+
+func (d *DB) writeAs(ctx context.Context, relaxed bool, change func(*tx) error) error {
 	bounded, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		begun, err := d.writeOnce(bounded, change)
+		begun, err := d.writeOnce(bounded, relaxed, change)
 		again := deadlocked(err) || !begun && connectionLost(err)
 		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !again {
 			return failure(ctx, bounded, err)
@@ -220,17 +232,22 @@ func (d *DB) write(ctx context.Context, change func(*tx) error) error {
 }
 
 // writeOnce says, besides, whether the transaction was begun: if not, nothing was done.
-func (d *DB) writeOnce(ctx context.Context, change func(*tx) error) (begun bool, err error) {
+func (d *DB) writeOnce(ctx context.Context, relaxed bool, change func(*tx) error) (begun bool, err error) {
 	conn, err := d.w.Conn(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = conn.Close() }()
+	if d.lite != nil {
+		if err := d.lite.relax(ctx, conn, relaxed); err != nil {
+			return false, err
+		}
+	}
 	sqltx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return false, err
 	}
-	t := &tx{ctx: ctx, tx: sqltx, now: stamp(time.Now())}
+	t := &tx{ctx: ctx, tx: sqltx, now: stamp(time.Now()), relaxed: relaxed}
 	if err := change(t); err != nil {
 		_ = sqltx.Rollback()
 		return true, err

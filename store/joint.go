@@ -21,18 +21,19 @@ type joint struct {
 
 // A part is one of the writes of a transaction.
 type part struct {
-	change func(*tx) error
-	err    error
-	turn   chan bool // true: begin the next transaction; false: it is done, and err says how
+	change  func(*tx) error
+	relaxed bool
+	err     error
+	turn    chan bool // true: begin the next transaction; false: it is done, and err says how
 }
 
-// together is write for what comes often and is small. PostgreSQL makes commits share the disk by itself. The change is made whole or not
+// together is write, or writeRelaxed, for what comes often and is small. PostgreSQL makes commits share the disk by itself. The change is made whole or not
 // at all, whatever becomes of those that it shares the transaction with; it may run more than once.
-func (d *DB) together(ctx context.Context, change func(*tx) error) error {
+func (d *DB) together(ctx context.Context, relaxed bool, change func(*tx) error) error {
 	if d.lite == nil {
-		return d.write(ctx, change)
+		return d.writeAs(ctx, relaxed, change)
 	}
-	p := &part{change: change, turn: make(chan bool, 1)}
+	p := &part{change: change, relaxed: relaxed, turn: make(chan bool, 1)}
 	j := &d.joint
 	j.mu.Lock()
 	j.waiting = append(j.waiting, p)
@@ -80,8 +81,9 @@ func (j *joint) take() []*part {
 
 // writeParts writes the parts, the first of them for the caller, tells the others, and lets the next begin.
 func (d *DB) writeParts(parts []*part) {
+	relaxed := !slices.ContainsFunc(parts, func(p *part) bool { return !p.relaxed })
 	// Not with the context of one of them, which must not end the others' transaction; write has its own limit.
-	err := d.write(context.Background(), func(t *tx) error {
+	err := d.writeAs(context.Background(), relaxed, func(t *tx) error {
 		for _, p := range parts {
 			if err := p.change(t); err != nil {
 				return err
@@ -91,7 +93,7 @@ func (d *DB) writeParts(parts []*part) {
 	})
 	for _, p := range parts {
 		if p.err = err; err != nil && len(parts) > 1 && !errors.Is(err, ErrUnavailable) {
-			p.err = d.write(context.Background(), p.change) // one of them is at fault: not the others
+			p.err = d.writeAs(context.Background(), p.relaxed, p.change) // one of them is at fault: not the others
 		}
 	}
 	for _, p := range parts[1:] {

@@ -46,7 +46,7 @@ const (
 )
 
 const deliveryColumns = `id, org_id, provider, type, assistant, group_key, target, method, path, raw_query, state, attempts,
-	next_attempt_at, last_error, length(body), created_at, updated_at`
+	next_attempt_at, last_error, coalesce(body_size, length(body)), created_at, updated_at, key_id`
 
 // DueTargets lists the targets that a pending delivery can be sent to now.
 func (d *DB) DueTargets(ctx context.Context) (targets []string, err error) {
@@ -54,7 +54,8 @@ func (d *DB) DueTargets(ctx context.Context) (targets []string, err error) {
 		targets = nil
 		now := time.Now()
 		if d.pg != nil {
-			if err := d.r.QueryRowContext(ctx, sharedTime).Scan(when{&now}); err != nil {
+			var void, off sql.NullString
+			if err := d.r.QueryRowContext(ctx, sharedTime, false).Scan(when{&now}, &void, &off); err != nil {
 				return err
 			}
 		}
@@ -75,7 +76,7 @@ func (d *DB) LeaseDeliveries(ctx context.Context, owner, target string, n int, l
 	if d.pg != nil {
 		query = strings.Replace(query, "/*lock*/", "FOR UPDATE SKIP LOCKED", 1)
 	}
-	err = d.write(ctx, func(t *tx) error {
+	err = d.writeRelaxed(ctx, func(t *tx) error {
 		leased = nil
 		now, err := d.hold(t, "")
 		if err != nil {
@@ -113,12 +114,13 @@ func (v *Delivery) columns() []any {
 		&v.LastError, &v.BodySize,
 		micro{&v.CreatedAt},
 		micro{&v.UpdatedAt},
+		&v.KeyID,
 	}
 }
 
 // RenewLeases makes the owner's leases end later. One that the owner has lost stays lost.
 func (d *DB) RenewLeases(ctx context.Context, owner string, ids []string, lease time.Duration) error {
-	return d.write(ctx, func(t *tx) error {
+	return d.writeRelaxed(ctx, func(t *tx) error {
 		now, err := d.hold(t, "")
 		if err != nil {
 			return err
@@ -142,7 +144,7 @@ type Outcome struct {
 // FinishDelivery ends the lease of a delivery with what became of it, and lets the next of its group go, unless it is to be tried again.
 // ErrConflict: the lease was lost, and the outcome with it; but that the app took it is kept in any case.
 func (d *DB) FinishDelivery(ctx context.Context, owner string, v *Delivery, o Outcome) error {
-	return d.together(ctx, func(t *tx) error {
+	return d.together(ctx, true, func(t *tx) error {
 		if o.State != Delivered && o.State != Dead {
 			return d.retryLater(t, owner, v, o)
 		}

@@ -29,9 +29,13 @@ type lite struct {
 	opened atomic.Int64  // how many connections for writes there have been; there is one at a time
 	dirty  chan struct{} // holds one when the log may hold what was removed from the file
 
-	// What look saw last. Whoever holds the connection for writes owns them.
+	// What look saw last, how relax left the connection, and what keys were prepared on it. Whoever holds the connection for writes owns them.
 	looked        bool
 	conn, version int64
+	relaxed       int64 // the connection that does not wait for the disk; 0: none
+	keys          keyWriter
+
+	claims claims
 }
 
 // openSQLite opens the file with one connection for writes and several for reads: in WAL mode neither waits for the other. SQLite's
@@ -59,7 +63,7 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() +
 		"?_txlock=immediate" + // a transaction that read before it writes cannot get the lock any more
 		"&modeof=" + url.PathEscape(path) // the log has the file's mode
-	d.w, err = driver.Open(name, d.lite.forWrites)
+	d.w, err = driver.Open(name, d.lite.forWrites, d.lite.keys.end)
 	if err != nil {
 		return err
 	}
@@ -140,6 +144,26 @@ func makePrivate(path string) error {
 	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return f.Chmod(0o600)
+	}
+	return nil
+}
+
+// relax makes transactions wait for the disk at their end, or not: without it they are in the kernel's hands, and outlive this process. In
+// either case none is left half done, and none outlives one before it.
+func (l *lite) relax(ctx context.Context, conn *sql.Conn, relaxed bool) error {
+	now := l.opened.Load() // a new connection waits
+	if (l.relaxed == now) == relaxed {
+		return nil
+	}
+	mode := "PRAGMA synchronous = full"
+	if relaxed {
+		mode = "PRAGMA synchronous = normal"
+	}
+	if _, err := conn.ExecContext(ctx, mode); err != nil {
+		return err
+	}
+	if l.relaxed = 0; relaxed {
+		l.relaxed = now
 	}
 	return nil
 }

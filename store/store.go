@@ -96,7 +96,8 @@ type Assistant struct {
 	Name string
 
 	Version    int64
-	LastUsedAt time.Time // zero: never
+	LastUsedAt time.Time // to the second, up to a minute late (Usage); zero: never
+	UseCount   int64     // requests and webhooks that were let through, as late
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 }
@@ -112,7 +113,8 @@ type Token struct {
 	Rate         string   // "50/s" or "50/s burst 200"; empty: no limit
 	SecretRoutes bool
 	CreatedAt    time.Time
-	LastUsedAt   time.Time // zero: never
+	LastUsedAt   time.Time // to the second, up to a minute late (Usage); zero: never
+	UseCount     int64     // requests that showed it, refused ones too, as late
 }
 
 // An Actor is who made a change and from where, for the audit log.

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-const tokenColumns = "id, name, token_hash, orgs, providers, allow, rate, secret_routes, created_at, last_used_at"
+const tokenColumns = "id, name, token_hash, orgs, providers, allow, rate, secret_routes, created_at, last_used_at, use_count"
 
 const (
 	selectToken = "SELECT " + tokenColumns + " FROM caller_tokens WHERE token_hash = $1 AND revoked_at IS NULL"
 	listTokens  = "SELECT " + tokenColumns + " FROM caller_tokens WHERE id > $1 AND revoked_at IS NULL ORDER BY id LIMIT $2"
 	namedToken  = "SELECT " + tokenColumns + " FROM caller_tokens WHERE revoked_at IS NULL AND (id = $1 OR name = $1) ORDER BY (id = $1) DESC LIMIT 1"
-	insertToken = "INSERT INTO caller_tokens (" + tokenColumns + ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING"
+	insertToken = "INSERT INTO caller_tokens (" + tokenColumns + ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0) ON CONFLICT DO NOTHING"
 	revokeToken = "UPDATE caller_tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL"
 )
 
@@ -38,7 +38,7 @@ func scanToken(row interface{ Scan(...any) error }) (*Token, error) {
 	t := &Token{}
 	var hash []byte
 	err := row.Scan(&t.ID, &t.Name, &hash, names{&t.Orgs}, names{&t.Providers}, names{&t.Allow}, &t.Rate, &t.SecretRoutes,
-		when{&t.CreatedAt}, when{&t.LastUsedAt})
+		when{&t.CreatedAt}, when{&t.LastUsedAt}, &t.UseCount)
 	if err != nil {
 		return nil, err
 	}

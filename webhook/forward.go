@@ -43,6 +43,9 @@ func (s *Server) hand(c *call, v verdict) *refusal {
 		until = until.Add(time.Minute) // other sidecars' clocks are a little off
 	}
 	key := c.seenKey(v.once)
+	if route.Redact {
+		c.redact()
+	}
 	if answers {
 		return s.ask(c, route, limit, key, until)
 	}
@@ -118,15 +121,10 @@ func (c *call) acknowledge(status int) {
 
 // unclaim forgets a message that was not answered: it is welcome again.
 func (c *call) unclaim() {
-	if c.claimed == "" {
-		return
+	if c.claim != nil {
+		c.s.claims.give(c.claim)
+		c.claim = nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.s.ctx), storeTimeout)
-	defer cancel()
-	if err := c.s.o.Unclaim(ctx, c.claimed); err != nil {
-		c.s.log.Warn().Err(err).Str("request_id", c.id).Msg("forgetting a webhook that was not answered; a second try of its sender will be refused")
-	}
-	c.claimed = ""
 }
 
 // hopByHop are the headers that are one hop's (RFC 9110, section 7.6.1), and those that the next request has of its own.
@@ -177,18 +175,18 @@ func (c *call) drops(name []byte) bool {
 // ask sends a message to the app and makes its answer ours.
 func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key string, until time.Time) *refusal {
 	deadline := c.start.Add(limit)
-	claim, cancelClaim := context.WithTimeout(s.ctx, min(storeTimeout, time.Until(deadline)))
-	defer cancelClaim()
-	duplicate, err := s.o.Claim(claim, key, until)
+	wait, cancelWait := context.WithDeadline(s.ctx, deadline)
+	defer cancelWait()
+	var err error
+	c.claim, err = s.claims.take(wait, key, until)
 	switch {
 	case err != nil:
 		s.log.Error().Err(err).Str("request_id", c.id).Msg("recording a webhook; its sender is told to try again")
 		return refuseStore
-	case duplicate:
+	case c.claim == nil:
 		s.stats.Duplicates.Add(1)
 		return refuseReplayed
 	}
-	c.claimed = key
 
 	ctx, cancel := context.WithCancel(s.ctx)
 	a := &answer{c: c, cancel: cancel, idle: s.o.IdleTimeout}
@@ -247,10 +245,14 @@ func (s *Server) reply(c *call, a *answer, resp *http.Response) *refusal {
 			out.Header.Add(name, v)
 		}
 	}
-	a.complete = !stream
+	a.complete, a.left = !stream, resp.ContentLength
 	c.acknowledge(resp.StatusCode)
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+	switch {
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		c.unclaim() // it was not acknowledged
+	case !stream && s.claims.confirm(c.claim):
+		a.end()
+		return refuseReplayed
 	}
 	s.stats.Answered.Add(1)
 	if !stream {
@@ -292,6 +294,7 @@ type answer struct {
 	idle     time.Duration
 	moves    bool // the timer counts from the last byte
 	late     atomic.Bool
+	left     int64 // of the body; negative: not known
 	complete bool
 }
 
@@ -323,9 +326,20 @@ func (a *answer) Read(b []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return n, a.cut(err)
 	}
-	a.complete = err != nil
+	if a.left >= 0 {
+		a.left -= int64(n)
+	}
+	if c := a.c.claim; (err != nil || a.left == 0) && !a.complete {
+		if c != nil && a.c.s.claims.confirm(c) { // before the last bytes of it go
+			return 0, a.cut(errTwice)
+		}
+		a.complete = true
+	}
 	return n, err
 }
+
+// errTwice: another sidecar has answered the same message meanwhile.
+var errTwice = errors.New("this message was answered before")
 
 // WriteTo sends a body of known length straight to the provider: fasthttp's writer would hold a slow one back until its buffer is full.
 // The head has been flushed by then (ImmediateHeaderFlush).

@@ -153,14 +153,8 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 			}
 			return duplicate, err
 		},
-		Claim: func(ctx context.Context, key string, until time.Time) (bool, error) {
-			if w.isDown() {
-				return false, store.ErrUnavailable
-			}
-			return db.ClaimSeen(ctx, key, until)
-		},
-		Unclaim: db.Unclaim,
-		Routes:  []Route{{Target: w.app.URL + "/hooks"}},
+		Memory: &memory{db, w},
+		Routes: []Route{{Target: w.app.URL + "/hooks"}},
 	}
 	for _, f := range change {
 		f(&o)
@@ -210,6 +204,26 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 	w.assistant("asst_acme", "acme")
 	w.assistant("asst_globex", "globex")
 	return w
+}
+
+// A memory is the store's, unless the store is down.
+type memory struct {
+	*store.DB
+	w *world
+}
+
+func (m *memory) ClaimSeen(ctx context.Context, key string) (store.Claim, error) {
+	if m.w.isDown() {
+		return 0, store.ErrUnavailable
+	}
+	return m.DB.ClaimSeen(ctx, key)
+}
+
+func (m *memory) ConfirmSeen(ctx context.Context, key string, until time.Time) (bool, error) {
+	if m.w.isDown() {
+		return false, store.ErrUnavailable
+	}
+	return m.DB.ConfirmSeen(ctx, key, until)
 }
 
 func (w *world) isDown() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.down }

@@ -121,7 +121,7 @@ func acceptUntilKilled(url, target, round string) {
 	if err != nil {
 		panic(err)
 	}
-	q := NewQueue(QueueOptions{Store: db, Backoff: 5 * time.Millisecond, Lease: time.Second})
+	q := NewQueue(QueueOptions{Store: db, Keys: queueKeys, Backoff: 5 * time.Millisecond, Lease: time.Second})
 	go q.Run()
 	var calls sync.WaitGroup
 	for i := range 6 {

@@ -12,12 +12,14 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 )
 
 // QueueOptions are what a Queue works with. Zero values mean the defaults.
 type QueueOptions struct {
 	Store *store.DB
+	Keys  *seal.Keyring // seals what waits in the store, and opens it
 	Log   zerolog.Logger
 
 	Attempts   int           // before a delivery is dead; default 12
@@ -34,7 +36,8 @@ type QueueOptions struct {
 const (
 	maxUnderWay = 256 // attempts at once, over all targets
 	sweepEvery  = time.Minute
-	longest     = 2 * time.Second // between two tries to write an outcome down
+	keyWait     = 30 * time.Second // before a delivery is looked at again whose key is not here
+	longest     = 2 * time.Second  // between two tries to write an outcome down
 )
 
 // A Queue delivers what was accepted: at least once, in order per group, with retries. Several on one store, in this process and in
@@ -84,9 +87,9 @@ func NewQueue(o QueueOptions) *Queue {
 	return q
 }
 
-// Accept is Options.Accept: the store's, and delivers at once what it took.
+// Accept is Options.Accept: the store's, and delivers at once what it took. What is stored is sealed.
 func (q *Queue) Accept(ctx context.Context, d *store.Delivery) (duplicate bool, err error) {
-	duplicate, err = q.o.Store.AcceptDelivery(ctx, d)
+	duplicate, err = q.o.Store.AcceptDelivery(ctx, sealed(q.o.Keys, d))
 	if err == nil && !duplicate {
 		q.Wake()
 	}
@@ -222,7 +225,10 @@ func (q *Queue) begin(d *store.Delivery) {
 // once.
 func (q *Queue) attempt(d *store.Delivery) (retry time.Duration) {
 	began := time.Now()
-	err := q.deliver(q.cut, d)
+	err := opened(q.o.Keys, d)
+	if err == nil {
+		err = q.deliver(q.cut, d)
+	}
 	var o store.Outcome
 	ev := q.o.Log.Info()
 	what := "webhook delivered"
@@ -232,7 +238,11 @@ func (q *Queue) attempt(d *store.Delivery) (retry time.Duration) {
 		q.stats.Delivered.Add(1)
 	case errors.Is(err, errCut) && q.cut.Err() != nil:
 		ev, what = q.o.Log.Warn(), "webhook given back" // whoever takes it next has all the attempts that were left
-	case d.Attempts >= q.o.Attempts:
+	case errors.Is(err, seal.ErrUnknownKey): // who has the key has all the attempts that were left
+		err = fmt.Errorf("sealed by the key %q, which is not in the keyring", d.KeyID)
+		o = store.Outcome{Retry: keyWait, Problem: err.Error()}
+		ev, what = q.o.Log.Error(), "webhook not delivered: its key is missing; put it back into the key source and start anew"
+	case d.Attempts >= q.o.Attempts, errors.Is(err, errOpen):
 		o = store.Outcome{State: store.Dead, Problem: err.Error()}
 		ev, what = q.o.Log.Error(), "webhook dead: the last attempt failed; it is kept, and keyward webhooks redeliver sends it again"
 		q.stats.Failed.Add(1)
@@ -247,7 +257,7 @@ func (q *Queue) attempt(d *store.Delivery) (retry time.Duration) {
 		ev = ev.Str("problem", err.Error())
 	}
 	ev.Str("delivery", d.ID).Str("org", d.Org).Str("provider", d.Provider).Str("type", d.Type).Int("attempt", d.Attempts).
-		Int("bytes", len(d.Body)).Dur("took", time.Since(began)).Msg(what)
+		Int64("bytes", d.BodySize).Dur("took", time.Since(began)).Msg(what)
 	q.finish(d, o)
 	return retry
 }
@@ -300,11 +310,21 @@ func (q *Queue) heartbeat(ctx context.Context) {
 	}
 }
 
-// sweep deletes what is over.
+// sweep deletes what is over, and first seals what is not, or by a key that retires.
 func (q *Queue) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	resealed := false
 	for {
+		if !resealed {
+			n, err := Reseal(ctx, q.o.Store, q.o.Keys)
+			if n > 0 {
+				q.o.Log.Info().Int("deliveries", n).Msg("sealed stored webhooks with the primary key")
+			}
+			if resealed = err == nil; !resealed && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) {
+				q.o.Log.Warn().Err(err).Msg("stored webhooks could not be sealed anew; it is tried again")
+			}
+		}
 		if _, err := q.o.Store.Sweep(ctx, time.Now().Add(-q.o.Keep)); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) {
 			q.o.Log.Warn().Err(err).Msg("old webhooks could not be deleted")
 		}

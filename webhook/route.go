@@ -24,6 +24,7 @@ type Route struct {
 	Provider, Org string
 	Target        string // http://HOST:PORT/PATH or unix:SOCKET:/PATH
 	Mode          string // Durable, Sync; empty: as the message needs it
+	Redact        bool   // the tenant's secrets in the body are overwritten, before it is stored too
 }
 
 // routes are a configuration's. They are never changed once they are in force.

@@ -118,11 +118,11 @@ func decodeBase64(b []byte) []byte {
 // maxSeconds is where seconds since 1970 end and milliseconds begin: the year 5138, or 1973.
 const maxSeconds = 1e11
 
-// instant reads a timestamp in seconds, or in milliseconds where they are taken. It must be a plain number.
+// instant reads a timestamp in seconds, or in milliseconds where they are taken. It must be a plain number, written in one way only.
 func instant(v []byte, millis bool) (time.Time, bool) {
 	n, ok := number(v)
 	switch {
-	case !ok || n > maxSeconds && !millis:
+	case !ok || v[0] == '0' || n > maxSeconds && !millis:
 		return time.Time{}, false
 	case n > maxSeconds:
 		return time.UnixMilli(n), n < 1000*maxSeconds

@@ -1,6 +1,8 @@
 package webhook
 
 import (
+	"crypto/sha1"
+	"crypto/sha256"
 	"fmt"
 	"strconv"
 	"strings"
@@ -65,6 +67,7 @@ func TestTwilioVectors(t *testing.T) {
 		{u, "A=&B=x", "bWeevTHlSTOF+IbXptnJYtBAhiY="},
 		{u, "b=1&A=2&a=3&B=4", "adqG1q1n64PLtxwzQph9sr5nHgU="},
 		{u, "Body=h%C3%A9llo+%F0%9F%98%80", "Z5gxA7w9YI8RVrXanUnzP9ctqp0="},
+		{u, "MediaUrl=%EF%BF%AD&MediaUrl=%F0%9F%98%80", "Qm3t2VOTZyAk+sM+nzr4r8Dldwo="}, // JavaScript's order: surrogates first
 	} {
 		t.Run(strconv.Itoa(i+1), func(t *testing.T) {
 			headers := []string{"X-Twilio-Signature: " + v.signature}
@@ -91,6 +94,15 @@ func TestTwilioVectors(t *testing.T) {
 				t.Error("verified with auth_token although there is a webhook_secret")
 			}
 		})
+	}
+}
+
+func TestTwilioFormThatIsNotUTF8(t *testing.T) {
+	body := "Body=%FF"
+	m := delivered(0, body, form)
+	m.head.fields = append(m.head.fields, field{[]byte("X-Twilio-Signature"), inBase64(mac(sha1.New, []byte("12345"), []byte(m.url+"Body\xff")))})
+	if verifyTwilio(m, secretWith(map[string]any{"auth_token": "12345"})).ok {
+		t.Error("verified")
 	}
 }
 
@@ -126,7 +138,13 @@ func TestSvixVector(t *testing.T) {
 			t.Errorf("%s: %s", name, v.reason)
 		}
 	}
+	key := decodeBase64([]byte(secret[len("whsec_"):]))
+	signed := func(signs string) string {
+		return "-signature: v1," + string(inBase64(mac(sha256.New, key, []byte(signs+"."+body))))
+	}
 	for name, v := range map[string]verdict{
+		"leading zero":        verify(secret, now, id, "svix-timestamp: 01614265330", "svix"+signed("msg_p5jXN8AQM9LWM0D4loKWxJek.01614265330")),
+		"an id of each kind":  verify(secret, now, id, "webhook-id: m", "webhook-timestamp: 1614265330", "webhook"+signed("m.1614265330")),
 		"too late":            verify(secret, now+301, id, stamp, "svix-signature: "+sig),
 		"too early":           verify(secret, now-301, id, stamp, "svix-signature: "+sig),
 		"another secret":      verify("whsec_AAAA", now, id, stamp, "svix-signature: "+sig),

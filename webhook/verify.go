@@ -18,9 +18,11 @@ const svixTolerance = 5 * time.Minute
 const maxSignatures = 16
 
 func verifySvix(m *message, s provider.Secret) verdict {
-	prefix := "svix-"
-	if _, n := m.head.get("svix-signature"); n == 0 {
-		prefix = "webhook-" // the names of Standard Webhooks
+	prefix := "webhook-" // the names of Standard Webhooks
+	for _, name := range []string{"svix-id", "svix-timestamp", "svix-signature"} {
+		if _, n := m.head.get(name); n > 0 {
+			prefix = "svix-"
+		}
 	}
 	id, okID := m.head.one(prefix + "id")
 	stamp, okStamp := m.head.one(prefix + "timestamp")

@@ -2,12 +2,13 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1"
 	"crypto/sha256"
 	"net/url"
 	"slices"
-	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/keyward/keyward/provider"
 )
@@ -81,7 +82,8 @@ func isForm(h *head) bool {
 }
 
 // parseForm reads a form of which every byte counts: one that could be written in another way and be the same form to Twilio's scheme is
-// refused, as no sender writes it so (a parameter without "=", an empty one, a small letter in an escape, a byte that must be escaped).
+// refused, as no sender writes it so (a parameter without "=", an empty one, a small letter in an escape, a byte that must be escaped, one
+// that is not UTF-8).
 // Without that, a signed body could be changed and still verify.
 func parseForm(body []byte) (map[string][]string, bool) {
 	form := map[string][]string{}
@@ -91,11 +93,11 @@ func parseForm(body []byte) (map[string][]string, bool) {
 			return form, false
 		}
 		n, err := url.QueryUnescape(name)
-		if err != nil {
+		if err != nil || !utf8.ValidString(n) {
 			return form, false
 		}
 		v, err := url.QueryUnescape(value)
-		if err != nil {
+		if err != nil || !utf8.ValidString(v) {
 			return form, false
 		}
 		form[n] = append(form[n], v)
@@ -119,22 +121,39 @@ func isPlain(s string) bool {
 
 func isUpperHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'A' && c <= 'F' }
 
-// joinParams writes the parameters as they are signed: sorted by name, of a repeated one its different values, sorted.
+// joinParams writes the parameters as they are signed: sorted by name, of a repeated one its different values, sorted, as JavaScript sorts.
 func joinParams(form map[string][]string) []byte {
 	names := make([]string, 0, len(form))
 	for name := range form {
 		names = append(names, name)
 	}
-	sort.Strings(names)
+	slices.SortFunc(names, compareUTF16)
 	var b []byte
 	for _, name := range names {
 		values := slices.Clone(form[name])
-		sort.Strings(values)
+		slices.SortFunc(values, compareUTF16)
 		for _, v := range slices.Compact(values) {
 			b = append(append(b, name...), v...)
 		}
 	}
 	return b
+}
+
+// compareUTF16 orders texts by their UTF-16 code units, as JavaScript and Java do: characters beyond U+FFFF are two surrogates there, and
+// stand before U+E000.
+func compareUTF16(a, b string) int {
+	const privateUse, beyond = 0xee, 0xf0 // the first bytes of U+E000 and U+10000
+	for i := range min(len(a), len(b)) {
+		x, y := a[i], b[i]
+		switch {
+		case x == y:
+		case x >= privateUse && y >= privateUse && (x >= beyond) != (y >= beyond):
+			return cmp.Compare(y, x)
+		default:
+			return cmp.Compare(x, y)
+		}
+	}
+	return cmp.Compare(len(a), len(b))
 }
 
 // twilioURLs are the URLs that Twilio may have signed.
@@ -162,7 +181,11 @@ func twilioURLs(m *message, typed string) []string {
 		}
 	}
 	for _, u := range first {
-		for _, v := range []string{u, normalURL(u), legacyQuery(normalURL(u))} {
+		forms := []string{u}
+		if normal, ok := normalURL(u); ok {
+			forms = append(forms, normal, legacyQuery(normal))
+		}
+		for _, v := range forms {
 			add(v)
 			p, ok := splitURL(v)
 			if !ok {
@@ -218,12 +241,12 @@ func (p urlParts) portOrDefault() string {
 	return ":80"
 }
 
-// normalURL is the URL as browsers write it (url.spec.whatwg.org), as far as that differs for one that can be typed in a header: scheme
-// and host in small letters, no default port, a path.
-func normalURL(u string) string {
+// normalURL is the URL as browsers write it (url.spec.whatwg.org): scheme and host in small letters, no default port, a path, no
+// apostrophe in the query. Not ok is one that they would write anew in more than that.
+func normalURL(u string) (normal string, ok bool) {
 	p, ok := splitURL(u)
-	if !ok {
-		return u
+	if !ok || strings.ContainsAny(p.rest, "\"<>\\^`{}") || strings.IndexFunc(p.rest, func(c rune) bool { return c >= 0x7f }) >= 0 || hasDots(p.rest) {
+		return "", false
 	}
 	p.scheme, p.host = strings.ToLower(p.scheme), strings.ToLower(p.host)
 	if p.port == ":443" && p.scheme == "https://" || p.port == ":80" && p.scheme == "http://" {
@@ -236,7 +259,18 @@ func normalURL(u string) string {
 	if has {
 		path += "?" + strings.ReplaceAll(query, "'", "%27")
 	}
-	return p.scheme + p.user + p.host + p.port + path
+	return p.scheme + p.user + p.host + p.port + path, true
+}
+
+// hasDots says whether a path has a segment that stands for this folder or the one above.
+func hasDots(rest string) bool {
+	path, _, _ := strings.Cut(rest, "?")
+	for segment := range strings.SplitSeq(path, "/") {
+		if plain := strings.ReplaceAll(strings.ToLower(segment), "%2e", "."); plain == "." || plain == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // legacyQuery is the URL with its query as Node's querystring module writes it: decoded and encoded anew, which is what some of

@@ -11,8 +11,11 @@
 //	resolve.go        whose it is, before and after verification
 //	signature.go      the schemes, in verify*.go: Svix, ElevenLabs, Google, Vapi, Twilio
 //	route.go          where it goes and what the app is told
+//	redact.go         and what it is not
 //	forward.go        the app's answer, to messages that need one
+//	claims.go         and to each only once, whatever dies meanwhile
 //	queue.go, deliver.go  what is acknowledged at once and delivered with retries
+//	sealed.go         and is sealed while it waits
 //	errors.go         the answers that are Keyward's own
 //
 // Nothing in a delivery is trusted before it verifies, except for the choice of the secret. Who cannot be verified learns nothing but that,
@@ -44,6 +47,7 @@ type Options struct {
 	Store store.Reader  // a cache in front of the store
 	Keys  *seal.Keyring // opens what the store holds
 	Log   zerolog.Logger
+	Usage *store.Usage // is told which assistants are used; nil: nobody is
 
 	// AccountOwner is the store's: the org that an account id belongs to, store.ErrNotFound if none.
 	AccountOwner func(ctx context.Context, provider, field, id string) (org string, err error)
@@ -51,9 +55,8 @@ type Options struct {
 	// Accept makes a delivery durable, together with its SeenKey. It says whether one with that key was accepted or claimed before; then
 	// nothing is taken in. What it returned nil for may be acknowledged.
 	Accept func(ctx context.Context, d *store.Delivery) (duplicate bool, err error)
-	// Claim keeps the key of a message that is answered at once; Unclaim forgets it, when it could not be answered.
-	Claim   func(ctx context.Context, key string, until time.Time) (duplicate bool, err error)
-	Unclaim func(ctx context.Context, key string) error
+	// Memory keeps the keys of messages that are answered at once.
+	Memory Memory
 
 	PublicURL string // the listener as providers see it; empty: https:// and the request's Host
 	Routes    []Route
@@ -76,6 +79,9 @@ type Server struct {
 	unknown map[string]*store.Credential // :: provider → a credential that nobody has, for deliveries of unknown orgs
 	memory  *semaphore.Weighted          // of long bodies
 	targets *targets
+
+	claims *claims
+	owned  sync.WaitGroup // what keeps the claims
 
 	server   *fasthttp.Server
 	ctx      context.Context // ends with Close
@@ -109,6 +115,8 @@ func New(o Options) (*Server, error) {
 	}
 	s.unknown = unknownCredentials(o.Keys)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.claims = newClaims(o.Memory, o.Log)
+	s.owned.Go(func() { s.claims.keep(s.ctx) })
 	s.server = &fasthttp.Server{
 		Handler:                      s.serve,
 		ErrorHandler:                 s.refuseUnparsed,
@@ -179,6 +187,7 @@ func (s *Server) Close() {
 	}
 	s.mu.Unlock()
 	s.conns.closeAll()
+	s.owned.Wait()
 	s.targets.close()
 }
 
@@ -200,7 +209,7 @@ type call struct {
 	reason    string // why it is not verified
 	hide      string // a further header that the app does not get
 	assistant string // mapped to the org
-	claimed   string // the key that is kept for it
+	claim     *claim // nil: it needs none, or has it no more
 	reserved  int64  // of the memory for long bodies
 	status    int
 	code      string
@@ -322,6 +331,9 @@ func (s *Server) take(c *call) *refusal {
 		s.stats.Unverified.Add(1)
 		s.level(whole)
 		return refuseUnverified
+	}
+	if c.assistant != "" {
+		s.o.Usage.Assistant(c.assistant, c.start)
 	}
 	return s.hand(c, v)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -16,6 +17,7 @@ type assistant struct {
 	Role       string     `json:"role"`
 	Name       string     `json:"name"`
 	LastUsedAt *time.Time `json:"last_used_at"`
+	UseCount   int64      `json:"use_count"`
 }
 
 func assistantPath(id string) string { return "/api/assistants/" + url.PathEscape(id) }
@@ -66,8 +68,8 @@ func cmdAssistantsList(ctx context.Context, f *flags, args []string, std stdio) 
 	if *asJSON {
 		return printJSON(std.out, l)
 	}
-	return printTable(std, l, "no assistants", "ASSISTANT ORG ROLE NAME USED", func(a assistant) []string {
-		return []string{a.ID, a.Org, a.Role, a.Name, ago(a.LastUsedAt)}
+	return printTable(std, l, "no assistants", "ASSISTANT ORG ROLE NAME USED USES", func(a assistant) []string {
+		return []string{a.ID, a.Org, a.Role, a.Name, ago(a.LastUsedAt), strconv.FormatInt(a.UseCount, 10)}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -20,6 +21,7 @@ type callerToken struct {
 	Rate       string     `json:"rate"`
 	CreatedAt  *time.Time `json:"created_at"`
 	LastUsedAt *time.Time `json:"last_used_at"`
+	UseCount   int64      `json:"use_count"`
 	Token      string     `json:"token"`
 }
 
@@ -79,10 +81,10 @@ func cmdCallersList(ctx context.Context, f *flags, args []string, std stdio) err
 	if *asJSON {
 		return printJSON(std.out, l)
 	}
-	return printTable(std, l, "no callers with a token", "ID NAME ORGS PROVIDERS ALLOW RATE CREATED USED", func(t callerToken) []string {
+	return printTable(std, l, "no callers with a token", "ID NAME ORGS PROVIDERS ALLOW RATE CREATED USED USES", func(t callerToken) []string {
 		return []string{
 			t.ID, t.Name, strings.Join(t.Orgs, ","), strings.Join(t.Providers, ","), strings.Join(t.Allow, ", "), t.Rate,
-			ago(t.CreatedAt), ago(t.LastUsedAt),
+			ago(t.CreatedAt), ago(t.LastUsedAt), strconv.FormatInt(t.UseCount, 10),
 		}
 	})
 }

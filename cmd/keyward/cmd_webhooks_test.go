@@ -40,10 +40,10 @@ func newHookRig(t *testing.T) *hookRig {
 	}))
 	t.Cleanup(app.Close)
 	keys := seal.Generate()
-	b.queue = webhook.NewQueue(webhook.QueueOptions{Store: b.db, Log: zerolog.Nop()})
+	b.queue = webhook.NewQueue(webhook.QueueOptions{Store: b.db, Keys: keys, Log: zerolog.Nop()})
 	go b.queue.Run()
 	server, err := webhook.New(webhook.Options{
-		Store: readerOf{b.db}, Keys: keys, Log: zerolog.Nop(), AccountOwner: b.db.AccountOwner, Accept: b.queue.Accept, Claim: b.db.ClaimSeen, Unclaim: b.db.Unclaim,
+		Store: readerOf{b.db}, Keys: keys, Log: zerolog.Nop(), AccountOwner: b.db.AccountOwner, Accept: b.queue.Accept, Memory: b.db,
 		Routes: []webhook.Route{{Target: app.URL + "/hooks"}},
 	})
 	if err != nil {

@@ -55,6 +55,7 @@ type Config struct {
 	PublicURL         string        `flag:"public-url" arg:"URL" default:"" help:"the webhook listener as providers see it"`
 	WebhookTarget     string        `flag:"webhook-target" arg:"TARGET" default:"" help:"where verified webhooks go: http://127.0.0.1:3000/path or unix:/run/app.sock:/path"`
 	WebhookMaxBody    size          `flag:"webhook-max-body" arg:"SIZE" default:"25MiB" help:"the longest body of a webhook"`
+	WebhookRedact     bool          `flag:"webhook-redact" help:"overwrite the tenant's secrets in webhook bodies (Vapi: twilioAuthToken and the like) with * before they are stored and forwarded"`
 	WebhookAttempts   int           `flag:"webhook-attempts" arg:"N" default:"12" help:"deliveries to the app that are tried before one is kept as dead"`
 	WebhookBackoff    time.Duration `flag:"webhook-backoff" arg:"TIME" default:"1s" help:"delay before the second attempt; it doubles from then on"`
 	WebhookBackoffMax time.Duration `flag:"webhook-backoff-max" arg:"TIME" default:"5m" help:"the longest delay between attempts"`

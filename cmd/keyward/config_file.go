@@ -45,6 +45,7 @@ type webhookSpec struct {
 	Org      string `yaml:"org" help:"absent: any"`
 	Target   string `yaml:"target" help:"as --webhook-target"`
 	Mode     string `yaml:"mode" help:"durable: acknowledged once stored, delivered with retries; sync: the app's answer goes back. Absent: as the provider's messages need it"`
+	Redact   *bool  `yaml:"redact" help:"true or false, as --webhook-redact, which counts where it is absent"`
 }
 
 // parseFile reads the file and sets every flag that neither the command line nor the environment has set. A key that belongs to

@@ -34,6 +34,7 @@ type sidecarProcess struct {
 
 	keys   *seal.Keyring
 	db     *store.DB
+	usage  *store.Usage
 	cache  *cache.Cache
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
@@ -128,7 +129,24 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	}
 	s.db = db
 	s.closers = append(s.closers, func() { _ = db.Close() })
-	return s.migrate(ctx)
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	s.usage = store.NewUsage(db)
+	s.owned.Go(s.usage.Run)
+	s.stops = append(s.stops, s.usage.Stop)
+	s.closers = append(s.closers, s.writeUsage)
+	return nil
+}
+
+// writeUsage writes what was used and is not written yet, when nobody uses anything any more.
+func (s *sidecarProcess) writeUsage() {
+	const atMost = 2 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), atMost)
+	defer cancel()
+	if err := s.usage.Flush(ctx); err != nil {
+		s.log.Warn().Err(err).Msg("when assistants and callers were last used could not be written; the last minute of it is lost")
+	}
 }
 
 // migrate brings the schema up to date, or refuses one that this version cannot work with.
@@ -195,7 +213,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
 	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated,
 	})
 	if err != nil {
@@ -324,6 +342,7 @@ func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
 	return map[string]any{
 		"cache": s.cache.Stats(),
+		"usage": s.usage.Stats(),
 		"proxy": map[string]int64{
 			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),
 			"dialled": st.Dialled.Load(), "reused": st.Reused.Load(),

@@ -17,11 +17,11 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 		return nil
 	}
 	queue := webhook.NewQueue(webhook.QueueOptions{
-		Store: s.db, Log: s.log, Attempts: c.WebhookAttempts, Backoff: c.WebhookBackoff, BackoffMax: c.WebhookBackoffMax,
+		Store: s.db, Keys: s.keys, Log: s.log, Attempts: c.WebhookAttempts, Backoff: c.WebhookBackoff, BackoffMax: c.WebhookBackoffMax,
 	})
 	server, err := webhook.New(webhook.Options{
-		Store: s.cache, Keys: s.keys, Log: s.log, AccountOwner: s.db.AccountOwner,
-		Accept: queue.Accept, Claim: s.db.ClaimSeen, Unclaim: s.db.Unclaim,
+		Store: s.cache, Keys: s.keys, Log: s.log, Usage: s.usage, AccountOwner: s.db.AccountOwner,
+		Accept: queue.Accept, Memory: s.db,
 		PublicURL: c.PublicURL, Routes: c.webhookRoutes(), MaxBody: int64(c.WebhookMaxBody), MaxHead: int(c.MaxHead), MaxConns: c.MaxConns,
 		HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout,
 	})
@@ -95,10 +95,14 @@ func (s *sidecarProcess) drainWebhooks(server *webhook.Server, queue *webhook.Qu
 func (c *Config) webhookRoutes() []webhook.Route {
 	var all []webhook.Route
 	for _, w := range c.Webhooks {
-		all = append(all, webhook.Route{Provider: w.Provider, Org: w.Org, Target: w.Target, Mode: w.Mode})
+		redact := c.WebhookRedact
+		if w.Redact != nil {
+			redact = *w.Redact
+		}
+		all = append(all, webhook.Route{Provider: w.Provider, Org: w.Org, Target: w.Target, Mode: w.Mode, Redact: redact})
 	}
 	if c.WebhookTarget != "" {
-		all = append(all, webhook.Route{Target: c.WebhookTarget})
+		all = append(all, webhook.Route{Target: c.WebhookTarget, Redact: c.WebhookRedact})
 	}
 	return all
 }

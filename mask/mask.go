@@ -1,51 +1,68 @@
-package proxy
+// Package mask overwrites the values of named fields in JSON, where they stand: what holds a secret stays as long as it was and loses
+// nothing else.
+package mask
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
-// fieldNames are JSON fields whose values are overwritten. "a.b" is field b in an object that is the value of a field a.
-type fieldNames struct {
+// Fields are JSON fields whose values are overwritten. They are never changed once they are made.
+type Fields struct {
 	names   []fieldName
 	parents []string
 }
 
-type fieldName struct{ parent, name string }
+type fieldName struct {
+	parent, name string
+	bytes        []byte // of name
+}
 
-func newFieldNames(dotted []string) *fieldNames {
-	f := &fieldNames{}
+// NewFields reads names: "a.b" is field b in an object that is the value of a field a.
+func NewFields(dotted []string) *Fields {
+	f := &Fields{}
 	for _, d := range dotted {
-		parent, name, ok := bytes.Cut([]byte(d), []byte("."))
+		parent, name, ok := strings.Cut(d, ".")
 		if !ok {
-			f.names = append(f.names, fieldName{name: d})
+			f.names = append(f.names, fieldName{name: d, bytes: []byte(d)})
 			continue
 		}
-		f.names = append(f.names, fieldName{string(parent), string(name)})
-		f.parents = append(f.parents, string(parent))
+		f.names = append(f.names, fieldName{parent, name, []byte(name)})
+		f.parents = append(f.parents, parent)
 	}
 	return f
 }
 
-// mayBeIn says whether a body that has arrived whole could have one of the fields: most have none, and are not read further.
-func (f *fieldNames) mayBeIn(body []byte) bool {
+// MayBeIn says whether a body that has arrived whole could have one of the fields: most have none, and need not be read further.
+func (f *Fields) MayBeIn(body []byte) bool {
 	for i := range f.names {
-		if bytes.Contains(body, bytesOf(f.names[i].name)) {
+		if bytes.Contains(body, f.names[i].bytes) {
 			return true
 		}
 	}
 	return bytes.Contains(body, unicodeEscape) // a name may be written with escapes
 }
 
+// Overwrite overwrites the fields' values in a body that has arrived whole.
+func (f *Fields) Overwrite(body []byte) {
+	if f.MayBeIn(body) {
+		m := f.New()
+		m.Feed(body)
+	}
+}
+
 var unicodeEscape = []byte(`\u`)
 
 const (
-	maxKey   = 48 // the longest name that is looked for is shorter
-	maxDepth = 256
+	maxKey   = 48   // the longest name that is looked for is shorter
+	maxDepth = 1024 // of what is followed; webhooks are refused before they are so deep, and no provider's answer is
 )
 
-// A masker overwrites the values of named fields in a JSON text that arrives in pieces of any size, in place and without holding a byte
+// A Masker overwrites the values of named fields in a JSON text that arrives in pieces of any size, in place and without holding a byte
 // back: a name always comes before its value. It follows the structure only as far as it must: what is a name, what is a value, and
 // where a value ends. Text that is not JSON, like the "data: " of an event stream, passes between values.
-type masker struct {
-	names *fieldNames
+type Masker struct {
+	fields *Fields
 
 	depth   int
 	object  [maxDepth/64 + 1]uint64 // bit d: the container at depth d is an object
@@ -62,7 +79,11 @@ type masker struct {
 	n       int // of key; beyond maxKey it is no name of ours
 }
 
-func (m *masker) feed(p []byte) {
+// New makes a Masker for one text. It may be used again for another one by assigning a new Masker to it.
+func (f *Fields) New() Masker { return Masker{fields: f} }
+
+// Feed overwrites in the next piece.
+func (m *Masker) Feed(p []byte) {
 	for i, c := range p {
 		if m.inText {
 			m.text(p, i, c)
@@ -90,7 +111,7 @@ func (m *masker) feed(p []byte) {
 }
 
 // text is one byte of a string.
-func (m *masker) text(p []byte, i int, c byte) {
+func (m *Masker) text(p []byte, i int, c byte) {
 	switch {
 	case m.escape == 1:
 		m.escape = 0
@@ -126,7 +147,7 @@ func (m *masker) text(p []byte, i int, c byte) {
 	}
 }
 
-func (m *masker) add(c byte) {
+func (m *Masker) add(c byte) {
 	if m.n < maxKey {
 		m.key[m.n] = c
 		m.n++
@@ -136,24 +157,24 @@ func (m *masker) add(c byte) {
 }
 
 // named looks at the name that has just ended.
-func (m *masker) named() {
+func (m *Masker) named() {
 	m.armed, m.parent = false, false
 	if m.n > maxKey {
 		return
 	}
 	key := m.key[:m.n]
-	for i := range m.names.names {
-		f := &m.names.names[i]
+	for i := range m.fields.names {
+		f := &m.fields.names[i]
 		if string(key) == f.name && (f.parent == "" || m.get(&m.marked, m.depth)) {
 			m.armed = true
 		}
 	}
-	for _, s := range m.names.parents {
+	for _, s := range m.fields.parents {
 		m.parent = m.parent || string(key) == s
 	}
 }
 
-func (m *masker) open(object bool) {
+func (m *Masker) open(object bool) {
 	m.depth++
 	m.set(&m.object, m.depth, object)
 	m.set(&m.marked, m.depth, m.parent)
@@ -164,7 +185,7 @@ func (m *masker) open(object bool) {
 	m.isName = object
 }
 
-func (m *masker) close() {
+func (m *Masker) close() {
 	if m.within == m.depth {
 		m.within = 0
 	}
@@ -174,11 +195,11 @@ func (m *masker) close() {
 	m.isName, m.armed, m.parent = false, false, false
 }
 
-func (m *masker) get(bits *[maxDepth/64 + 1]uint64, d int) bool {
+func (m *Masker) get(bits *[maxDepth/64 + 1]uint64, d int) bool {
 	return d <= maxDepth && bits[d/64]&(1<<(d%64)) != 0
 }
 
-func (m *masker) set(bits *[maxDepth/64 + 1]uint64, d int, on bool) {
+func (m *Masker) set(bits *[maxDepth/64 + 1]uint64, d int, on bool) {
 	if d > maxDepth {
 		return // deeper than any provider's answer; names are not told from values there
 	}
@@ -186,4 +207,17 @@ func (m *masker) set(bits *[maxDepth/64 + 1]uint64, d int, on bool) {
 	if on {
 		bits[d/64] |= 1 << (d % 64)
 	}
+}
+
+// unhex is the value of a hex digit, or -1.
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
 }

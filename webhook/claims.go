@@ -1,0 +1,199 @@
+package webhook
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/store"
+)
+
+// A Memory keeps the keys of messages that the app answers at once, in all sidecars on a store (store.DB is one). A key is claimed while
+// the app is asked, for store.ClaimLease and no longer than the sidecar lives, and confirmed before the answer goes back.
+type Memory interface {
+	ClaimSeen(ctx context.Context, key string) (store.Claim, error)
+	RenewClaims(ctx context.Context, keys []string) error
+	ConfirmSeen(ctx context.Context, key string, until time.Time) (duplicate bool, err error)
+	Unclaim(ctx context.Context, key string, until time.Time) error
+}
+
+var _ Memory = (*store.DB)(nil)
+
+// A claim is one message's hold on its key.
+type claim struct {
+	key       string
+	until     time.Time     // how long it is remembered once it is answered
+	confirmed bool          // and no copy is answered any more
+	over      chan struct{} // closed when it is known what became of it
+}
+
+// claims are those of this sidecar. Its goroutine is owned by the Server.
+type claims struct {
+	memory Memory
+	log    zerolog.Logger
+
+	mu    sync.Mutex
+	held  map[string]*claim // :: key → the message that is being answered
+	owing map[string]*claim // :: key → one that was answered while the store could not be told
+}
+
+const (
+	confirmWait = time.Second            // that an answer is held back at most until the store has its key
+	look        = 100 * time.Millisecond // how often others' claims are looked at, and how often the store is told what it missed
+)
+
+func newClaims(m Memory, log zerolog.Logger) *claims {
+	return &claims{memory: m, log: log, held: map[string]*claim{}, owing: map[string]*claim{}}
+}
+
+// take claims the key of a message. While another one of the same key is being answered it waits for what becomes of that: if its sidecar
+// dies, or the app does not answer it, this one is welcome. Nil: it was answered before.
+func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim, error) {
+	mine := &claim{key: key, until: until}
+	for {
+		over, answered := s.hold(mine)
+		switch {
+		case answered:
+			return nil, nil
+		case over != nil:
+			select {
+			case <-over:
+				continue
+			case <-ctx.Done():
+				return nil, nil
+			}
+		}
+		found, err := s.memory.ClaimSeen(ctx, key)
+		if err == nil && found == store.Fresh {
+			return mine, nil
+		}
+		s.end(mine)
+		if err != nil || found == store.Seen {
+			return nil, err
+		}
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+// hold enters a message, unless one of the same key is here: then it says when that is over, or that it was answered.
+func (s *claims) hold(mine *claim) (over <-chan struct{}, answered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owing[mine.key] != nil {
+		return nil, true
+	}
+	if other := s.held[mine.key]; other != nil {
+		return other.over, false
+	}
+	mine.over = make(chan struct{})
+	s.held[mine.key] = mine
+	return nil, false
+}
+
+// end lets go of a message, and those of its key that wait.
+func (s *claims) end(c *claim) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[c.key] == c {
+		delete(s.held, c.key)
+		close(c.over)
+	}
+}
+
+// confirm makes the store remember a message that is about to be answered. While the store cannot be reached, the answer of the app is
+// worth more: the key is kept here, and the store is told later. It says whether another sidecar has answered it meanwhile.
+func (s *claims) confirm(c *claim) (duplicate bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
+	defer cancel()
+	duplicate, err := s.memory.ConfirmSeen(ctx, c.key, c.until)
+	if err != nil {
+		s.log.Warn().Err(err).Msg("the store could not be told that a webhook was answered; it will be")
+		s.mu.Lock()
+		s.owing[c.key] = c
+		s.mu.Unlock()
+	}
+	c.confirmed = true
+	s.end(c)
+	return duplicate
+}
+
+// give gives a claim up: the message was not answered, and is welcome again.
+func (s *claims) give(c *claim) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	s.mu.Lock()
+	delete(s.owing, c.key)
+	s.mu.Unlock()
+	var until time.Time
+	if c.confirmed {
+		until = c.until
+	}
+	if err := s.memory.Unclaim(ctx, c.key, until); err != nil {
+		s.log.Warn().Err(err).Msg("forgetting a webhook that was not answered")
+	}
+	s.end(c)
+}
+
+// keep renews what is held, and tells the store what it missed, until ctx ends.
+func (s *claims) keep(ctx context.Context) {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	renewed := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			s.pay(context.WithoutCancel(ctx))
+			return
+		case <-tick.C:
+		}
+		s.pay(ctx)
+		if time.Since(renewed) < store.ClaimLease/4 {
+			continue
+		}
+		renewed = time.Now()
+		if keys := s.keys(); len(keys) > 0 {
+			if err := s.memory.RenewClaims(ctx, keys); err != nil && ctx.Err() == nil {
+				s.log.Warn().Err(err).Msg("the claims on webhooks that are being answered could not be renewed")
+			}
+		}
+	}
+}
+
+func (s *claims) keys() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := make([]string, 0, len(s.held))
+	for key := range s.held {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// pay tells the store what it missed, as far as it can be reached.
+func (s *claims) pay(ctx context.Context) {
+	s.mu.Lock()
+	owing := make([]*claim, 0, len(s.owing))
+	for _, c := range s.owing {
+		owing = append(owing, c)
+	}
+	s.mu.Unlock()
+	for _, c := range owing {
+		bounded, cancel := context.WithTimeout(ctx, confirmWait)
+		_, err := s.memory.ConfirmSeen(bounded, c.key, c.until)
+		cancel()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		if s.owing[c.key] == c {
+			delete(s.owing, c.key)
+		}
+		s.mu.Unlock()
+	}
+}
