@@ -22,7 +22,6 @@ import (
 type oracle struct {
 	name     string // the package's
 	provider string
-	node     bool
 	ask      func(t *testing.T, now time.Time, all []*delivery) []bool
 }
 
