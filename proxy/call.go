@@ -54,6 +54,7 @@ type call struct {
 	spare                    []byte  // for renderings of a secret; likewise
 	rewritten, basic         []byte
 	plainPath                []byte
+	parked                   []byte // method and path, of a call that waits
 	red                      redactor
 	zeros                    [256]byte
 
@@ -136,6 +137,16 @@ func (c *call) refuse(r *refusal) {
 
 // refuseGone is logged for a caller that went away; nobody reads it. The status is nginx's.
 var refuseGone = &refusal{status: 499, code: "caller_gone", detail: "the caller closed the connection", close: true}
+
+// park leaves the call to the connection, which ends it when nobody else does. By then the head is gone, and its memory another
+// request's: what end writes into the log is the call's own from here on.
+func (c *call) park() {
+	h, r := &c.head, &c.route
+	n := len(h.method)
+	c.parked = append(append(c.parked[:0], h.method...), r.path...)
+	h.method, r.path = c.parked[:n:n], c.parked[n:]
+	c.conn.waiting.Store(c)
+}
 
 // abandon closes what a failed request may have left half done at the provider, so that nobody uses it again.
 func (c *call) abandon() {

@@ -349,7 +349,7 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) (status int) {
 		c.refuse(bad)
 		return bad.status
 	}
-	c.conn.waiting.Store(c)
+	c.park()
 	return fasthttp.StatusContinue
 }
 

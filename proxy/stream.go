@@ -78,7 +78,7 @@ func (p *Proxy) untilClosed(c *call) {
 	h.Del("Transfer-Encoding")
 	h.SetConnectionClose()
 	head := bytes.Clone(h.Header())
-	c.conn.waiting.Store(c)
+	c.park()
 	c.ctx.HijackSetNoResponse(true)
 	c.ctx.Hijack(func(net.Conn) {
 		if c.conn.waiting.Swap(nil) != c {

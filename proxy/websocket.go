@@ -22,7 +22,7 @@ func (p *Proxy) tunnel(c *call) *refusal {
 	h.Set("Upgrade", "websocket")
 	c.mark(h)
 	// fasthttp does not begin the tunnel when the 101 could not be written: the connection ends the call then.
-	c.conn.waiting.Store(c)
+	c.park()
 	c.ctx.Hijack(func(conn net.Conn) {
 		if c.conn.waiting.Swap(nil) != c {
 			return
