@@ -113,7 +113,7 @@ func (d *DB) DeleteAssistant(ctx context.Context, by Actor, id string, expect in
 
 // Assistants lists the assistants of an org ("": of all), by id, after the cursor.
 func (d *DB) Assistants(ctx context.Context, org, after string, limit int) (rows []*Assistant, next string, err error) {
-	limit = page(limit)
+	limit, after = page(limit), clean(after)
 	query, args := listAssistants, []any{after, limit + 1}
 	if org != "" {
 		query, args = listOfOrg, []any{after, org, limit + 1}

@@ -22,6 +22,7 @@ const (
 
 	listOrgs = `SELECT org_id FROM (SELECT DISTINCT org_id FROM org_credentials WHERE org_id > $1 ORDER BY org_id LIMIT $2) AS a
 		UNION SELECT org_id FROM (SELECT DISTINCT org_id FROM assistant_org_mapping WHERE org_id > $1 ORDER BY org_id LIMIT $2) AS b
+		UNION SELECT org_id FROM (SELECT DISTINCT org_id FROM agents WHERE org_id > $1 ORDER BY org_id LIMIT $2) AS c
 		ORDER BY org_id LIMIT $2`
 
 	updateCredential = `UPDATE org_credentials SET encrypted_config = $1, key_id = $2, version = $3, sealed_version = $4, is_active = $5,
@@ -235,7 +236,7 @@ func (t *tx) credentialWritten(by Actor, action string, ref Ref, detail, stateme
 // Credentials lists an org's credentials by provider, after the cursor.
 func (d *DB) Credentials(ctx context.Context, org, after string, limit int) (rows []*Credential, next string, err error) {
 	limit = page(limit)
-	rows, err = d.credentials(ctx, listCredentials, org, after, limit+1)
+	rows, err = d.credentials(ctx, listCredentials, org, clean(after), limit+1)
 	rows, next = cut(rows, limit, func(c *Credential) string { return c.Provider })
 	return rows, next, err
 }
@@ -274,7 +275,7 @@ func (d *DB) credentials(ctx context.Context, query string, args ...any) (rows [
 	return rows, err
 }
 
-// Orgs lists the orgs that have a credential or an assistant, after the cursor.
+// Orgs lists the orgs that have a credential, an assistant or an agent, after the cursor.
 func (d *DB) Orgs(ctx context.Context, after string, limit int) (orgs []string, next string, err error) {
 	limit = page(limit)
 	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
@@ -284,7 +285,7 @@ func (d *DB) Orgs(ctx context.Context, after string, limit int) (orgs []string, 
 			err := r.Scan(&org)
 			orgs = append(orgs, org)
 			return err
-		}, listOrgs, after, limit+1)
+		}, listOrgs, clean(after), limit+1)
 	})
 	orgs, next = cut(orgs, limit, func(org string) string { return org })
 	return orgs, next, err

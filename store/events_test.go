@@ -123,3 +123,35 @@ func testAuditOrNothing(t *testing.T, e engine) {
 		t.Errorf("%d, %v", v, err)
 	}
 }
+
+func TestAuditBetweenTimes(t *testing.T) {
+	onBoth(t, func(t *testing.T, e engine) {
+		d := e.open(t)
+		at := func(s string) time.Time {
+			t.Helper()
+			v, err := time.Parse(time.RFC3339Nano, s)
+			ok(t, err)
+			return v
+		}
+		for _, s := range []string{"2026-03-01T10:00:00Z", "2026-03-01T10:00:00.5Z", "2026-03-01T10:00:01Z", "2026-03-01T10:00:01.000001Z", "2026-03-01T10:00:02Z"} {
+			ok(t, d.AddEvent(t.Context(), Event{At: at(s), Action: "x", Target: s[17:], Result: "ok"}))
+		}
+		some := func(f EventFilter, want string) {
+			t.Helper()
+			events, err := d.Events(t.Context(), f)
+			ok(t, err)
+			got := ""
+			for _, e := range events {
+				got += e.Target + " "
+			}
+			same(t, strings.TrimSpace(got), want)
+		}
+		some(EventFilter{Since: at("2026-03-01T10:00:00.5Z")}, "00.5Z 01Z 01.000001Z 02Z")
+		some(EventFilter{Since: at("2026-03-01T11:00:01+01:00")}, "01Z 01.000001Z 02Z")
+		some(EventFilter{Until: at("2026-03-01T10:00:01Z")}, "00Z 00.5Z")
+		some(EventFilter{Since: at("2026-03-01T10:00:00.001Z"), Until: at("2026-03-01T10:00:02Z"), Result: "ok"}, "00.5Z 01Z 01.000001Z")
+		some(EventFilter{Since: at("2026-03-01T10:00:00Z"), Newest: true, Limit: 2}, "01.000001Z 02Z")
+		some(EventFilter{Result: "not_found"}, "")
+		some(EventFilter{Actor: "\x00", Target: "\xff"}, "")
+	})
+}

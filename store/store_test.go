@@ -377,7 +377,8 @@ func TestParametersAppearInOrder(t *testing.T) {
 		selectCredential, listCredentials, eachCredential, listOrgs, updateCredential, insertCredential, setActive, setVerified, deleteCredential,
 		hasCredential, selectOwner, ownAccounts, claimAccount, deleteAccount, versionAfter, versionFirst, versionNext, versionAny,
 		selectAssistant, listAssistants, listOfOrg, updateAssistant, insertAssistant, deleteAssistant, hasAssistant,
-		selectToken, listTokens, namedToken, insertToken, revokeToken, insertEvent, firstEvents, newestEvents,
+		selectToken, listTokens, namedToken, insertToken, revokeToken, insertEvent,
+		selectAdmin, listAdmins, namedAdmin, insertAdmin, revokeAdmin, touchAdmin, selectAgent, listAgents, updateAgent, insertAgent, deleteAgent, hasAgent,
 	} {
 		seen := map[string]bool{}
 		for _, p := range regexp.MustCompile(`\$\d+`).FindAllString(q, -1) {
