@@ -54,6 +54,7 @@ var GoogleCalendar = Provider{
 	// https://cloud.google.com/apis/docs/system-parameters: each may have a $ in front. bearer_token is that of older APIs.
 	AuthParams: []string{"access_token", "oauth_token", "key", "bearer_token", "$access_token", "$oauth_token", "$key", "$bearer_token"},
 	Inject:     injectGoogle,
+	Probe:      Probe{Paths: onePath("/calendar/v3/users/me/calendarList?maxResults=1&fields=kind"), Read: readGoogleProbe},
 	Exchange: &Exchange{
 		Host: googleTokenHost, Path: "/token", RefreshField: "refresh_token",
 		Form: appendGoogleForm, Read: readGoogleToken,
@@ -118,7 +119,7 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 	if status >= 400 && status < 500 {
 		code, _ := unquote(answer.Error)
 		if i := slices.Index(googleRejects, string(code)); i >= 0 {
-			return Token{}, fmt.Errorf("%w: %s", ErrRejected, googleRejects[i])
+			return Token{}, &RejectedError{googleRejects[i]}
 		}
 	}
 	usable := status == 200 && visible.Match(answer.Access) && (answer.Type == "" || strings.EqualFold(answer.Type, "Bearer")) &&
@@ -133,4 +134,37 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 		t.Life = time.Duration(min(n, int64(maxTokenLife/time.Second))) * time.Second
 	}
 	return t, nil
+}
+
+// readGoogleProbe: https://developers.google.com/workspace/calendar/api/guides/errors. The consent has just yielded a token by then, so what
+// is left to find out is whether it covers the calendar.
+func readGoogleProbe(status int, body []byte) (Verdict, bool) {
+	if passing(status) || !isJSON(body, '{') {
+		return unproven(status), false
+	}
+	if status == 200 {
+		return Verdict{State: Valid}, false
+	}
+	var answer struct {
+		Error struct {
+			Errors []struct {
+				Reason string `json:"reason"`
+			} `json:"errors"`
+			Details []struct {
+				Reason string `json:"reason"`
+			} `json:"details"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(body, &answer) // of another form: it gives no reason
+	for _, e := range append(answer.Error.Errors, answer.Error.Details...) {
+		switch e.Reason {
+		case "authError":
+			return Verdict{State: Invalid, Reason: "Google does not take the access tokens of this consent: connect again", Reconnect: true}, false
+		case "insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
+			return Verdict{State: ValidRestricted, Reason: "the consent does not cover the list of calendars"}, false
+		case "accessNotConfigured", "SERVICE_DISABLED":
+			return Verdict{State: ValidRestricted, Reason: "the Calendar API is not enabled for the OAuth client's project"}, false
+		}
+	}
+	return unproven(status), false
 }

@@ -46,6 +46,7 @@ func (p *Proxy) forward(c *call) *refusal {
 		}
 		break
 	}
+	p.suspect(c.row, c.ctx.Response.StatusCode())
 	if c.upgrade && c.ctx.Response.StatusCode() == fasthttp.StatusSwitchingProtocols {
 		return p.tunnel(c)
 	}

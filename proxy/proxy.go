@@ -40,6 +40,8 @@ type Options struct {
 
 	// Rotated stores a refresh token that a provider replaced, and returns the credential's new version.
 	Rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+	// Suspect is told of each credential that its provider answers 401 to. It must return at once. Nil: nobody is told.
+	Suspect func(row *store.Credential)
 }
 
 // Limits are what SetLimits can change while the proxy runs.
@@ -64,6 +66,7 @@ type Proxy struct {
 	roots    *x509.CertPool
 	anyHost  bool
 	minted   *exchanges
+	suspects func(*store.Credential)
 	inflight *inflight
 	secrets  map[*provider.Provider]*secretTable
 
@@ -117,6 +120,7 @@ func New(o Options) (*Proxy, error) {
 	p.minted = newExchanges(p, o.Rotated)
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
+	p.suspects = o.Suspect
 		Handler:                      p.serve,
 		ErrorHandler:                 p.refuseUnparsed,
 		ExpectHandler:                p.expect,
