@@ -13,7 +13,7 @@ func testAudit(t *testing.T, e engine) {
 	ok(t, err)
 	_, err = d.SetActive(ctx, by, acmeTwilio, true, 0)
 	ok(t, err)
-	ok(t, d.SetVerified(ctx, by, acmeTwilio, 3, time.Now(), "401"))
+	ok(t, d.SetVerified(ctx, by, acmeTwilio, 3, Verification{time.Now(), Invalid, "401"}))
 	ok(t, d.DeleteCredential(ctx, by, acmeTwilio, 0))
 	ok(t, d.PutAssistant(ctx, by, &Assistant{ID: "asst_1", Org: "acme"}, 0))
 	ok(t, d.DeleteAssistant(ctx, by, "asst_1", 0))
@@ -38,7 +38,7 @@ func testAudit(t *testing.T, e engine) {
 		who + "credential.put|acme|twilio|ok|version 1, key k1, active",
 		who + "credential.disable|acme|twilio|ok|version 2",
 		who + "credential.enable|acme|twilio|ok|version 3",
-		who + "credential.verify|acme|twilio|ok|version 4: 401",
+		who + "credential.verify|acme|twilio|ok|version 4: invalid, 401",
 		who + "credential.delete|acme|twilio|ok|version 5",
 		who + "assistant.put|acme|asst_1|ok|version 1",
 		who + "assistant.delete|acme|asst_1|ok|version 2",
@@ -90,7 +90,7 @@ func testAuditOrNothing(t *testing.T, e engine) {
 		"put":              d.PutCredential(ctx, by, sealed(acmeTwilio, 2, Account{"account_sid", "AC2"})),
 		"put new":          d.PutCredential(ctx, by, sealed(Ref{"globex", "twilio"}, 1, Account{"account_sid", "AC3"})),
 		"disable":          noActive,
-		"verify":           d.SetVerified(ctx, by, acmeTwilio, 1, time.Now(), "no"),
+		"verify":           d.SetVerified(ctx, by, acmeTwilio, 1, Verification{time.Now(), Invalid, "no"}),
 		"delete":           d.DeleteCredential(ctx, by, acmeTwilio, 0),
 		"assistant":        d.PutAssistant(ctx, by, &Assistant{ID: "asst_1", Org: "globex"}, -1),
 		"delete assistant": d.DeleteAssistant(ctx, by, "asst_1", 0),
