@@ -41,9 +41,10 @@ func (p *Problem) Error() string {
 // The problems that the API knows. Handlers return them, or a sentinel that the table below turns into one.
 var (
 	problemPeer            = &Problem{Status: http.StatusForbidden, Code: "peer_forbidden", Detail: "only root and the sidecar's own user may use the admin socket"}
-	problemUnauthenticated = &Problem{Status: http.StatusUnauthorized, Code: "unauthenticated", Detail: "over TCP the admin API needs an admin token, and there are none yet: use the admin socket"}
+	problemUnauthenticated = &Problem{Status: http.StatusUnauthorized, Code: "unauthenticated", Detail: "over TCP the admin API needs an admin token, as Authorization: Bearer kwa…; keyward admin-tokens add makes one over the admin socket"}
 	problemHost            = &Problem{Status: http.StatusForbidden, Code: "host_forbidden", Detail: "Host is neither loopback nor the address that was dialled"}
 	problemBrowser         = &Problem{Status: http.StatusForbidden, Code: "browser_request", Detail: "requests made by other web pages are refused"}
+	problemOrgRequired     = &Problem{Status: http.StatusBadRequest, Code: "org_required", Detail: "this path is short for the org of an org-bound token; an operator names the org: /api/orgs/ORG/integrations"}
 	problemNoRoute         = &Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such path"}
 	problemMethod          = &Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "the path has no such method; Allow lists those it has"}
 	problemBodySize        = &Problem{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: "the body is over 1 MiB"}

@@ -93,6 +93,9 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *call {
 // end writes the decision line and gives the call back. Nobody may touch it afterwards.
 func (c *call) end() {
 	p := c.p
+	if c.status >= 500 && c.route.provider != nil {
+		p.measured[c.route.provider].errors.Add(1)
+	}
 	p.logDecision(c)
 	c.leave()
 	c.wipe()

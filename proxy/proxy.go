@@ -68,6 +68,7 @@ type Proxy struct {
 	minted   *exchanges
 	suspects func(*store.Credential)
 	inflight *inflight
+	measured map[*provider.Provider]*measure
 	secrets  map[*provider.Provider]*secretTable
 
 	maxHead int
@@ -117,10 +118,11 @@ func New(o Options) (*Proxy, error) {
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.inflight = newInflight(provider.All)
+	p.measured = newMeasures(provider.All)
 	p.minted = newExchanges(p, o.Rotated)
+	p.suspects = o.Suspect
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
-	p.suspects = o.Suspect
 		Handler:                      p.serve,
 		ErrorHandler:                 p.refuseUnparsed,
 		ExpectHandler:                p.expect,

@@ -38,6 +38,7 @@ type sidecarProcess struct {
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
+	recent *traffic
 
 	webhooks   *webhook.Server // nil: off
 	webhookAPI admin.Webhooks
@@ -78,6 +79,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
 	s.owned.Go(func() { s.checkRows(background) })
+	s.owned.Go(func() { s.recent.run(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -257,8 +259,10 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 
 // startAdmin serves the admin API on its socket and on TCP.
 func (s *sidecarProcess) startAdmin(context.Context) error {
+	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
-		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats, Webhooks: s.webhookAPI,
+		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
+		Stats: s.stats, Traffic: s.recent.now, Webhooks: s.webhookAPI,
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
