@@ -16,7 +16,7 @@ const (
 	listAssistants  = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id > $1 ORDER BY vapi_assistant_id LIMIT $2"
 	listOfOrg       = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id > $1 AND org_id = $2 ORDER BY vapi_assistant_id LIMIT $3"
 
-	listOfRole      = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE org_id = $1 AND role = $2 ORDER BY created_at, vapi_assistant_id LIMIT 100"
+	listOfRole = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE org_id = $1 AND role = $2 ORDER BY created_at, vapi_assistant_id LIMIT 100"
 
 	updateAssistant = `UPDATE assistant_org_mapping SET org_id = $1, role = $2, name = $3, version = $4, updated_at = $5
 		WHERE vapi_assistant_id = $6 RETURNING created_at, last_used_at`
