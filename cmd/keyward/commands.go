@@ -61,12 +61,17 @@ func commands() []command {
 		{"callers list", "list callers with a token", "keyward callers list --json", cmdCallersList},
 		{"callers revoke", "revoke a caller's token", "keyward callers revoke worker", cmdCallersRevoke},
 
+		{"admin-tokens add", "make a token of the admin API and print it, this once", "keyward admin-tokens add --name ops --role operator\nkeyward admin-tokens add --name acme-backend --org acme", cmdAdminTokensAdd},
+		{"admin-tokens list", "list the tokens of the admin API", "keyward admin-tokens list --json", cmdAdminTokensList},
+		{"admin-tokens revoke", "revoke a token of the admin API", "keyward admin-tokens revoke ops", cmdAdminTokensRevoke},
+
 		{"webhooks list", "list durable webhooks, newest first", "keyward webhooks list --state dead\nkeyward webhooks list --org acme --json", cmdWebhooksList},
 		{"webhooks show", "show one durable webhook, without its headers and body", "keyward webhooks show wd_…", cmdWebhooksShow},
 		{"webhooks redeliver", "send durable webhooks to the app again", "keyward webhooks redeliver wd_…\nkeyward webhooks redeliver --state dead --org acme", cmdWebhooksRedeliver},
 		{"webhooks test", "sign a sample with the org's own secret and send it the whole way", "keyward webhooks test --org acme --provider vapi --type tool-calls", cmdWebhooksTest},
 
-		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json", cmdAudit},
+		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json\nkeyward audit --since 720h --export > audit.jsonl", cmdAudit},
+		{"top", "watch what goes through the sidecar: requests, times by provider, cache, webhooks", "keyward top\nkeyward top --json", cmdTop},
 
 		{"keys generate", "make a new keyset in the file of --key, never over an existing one", "keyward keys generate --data-dir .keyward", cmdKeysGenerate},
 		{"keys list", "list the ids of the keys, never the keys", "keyward keys list --data-dir .keyward", cmdKeysList},
