@@ -46,6 +46,8 @@ type Options struct {
 	Stats func() map[string]any
 	// Traffic is what went through the sidecar in the last seconds. Nil: it is not shown.
 	Traffic func() Traffic
+	// Verifier asks providers whether they honour a credential. Nil: nobody can.
+	Verifier *credential.Verifier
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
 	// Version and Started are shown by /api/stats.
@@ -97,6 +99,10 @@ func routes() []route {
 		{"PUT", integration, (*API).putIntegration},
 		{"PATCH", integration, (*API).patchIntegration},
 		{"DELETE", integration, (*API).deleteIntegration},
+		{"POST", integration + "/verify", (*API).verifyIntegration},
+		{"PUT", integration + "/next", (*API).stageIntegration},
+		{"DELETE", integration + "/next", (*API).unstageIntegration},
+		{"POST", integration + "/next/promote", (*API).promoteIntegration},
 		{"GET", org + "/assistants", (*API).listOrgAssistants},
 		{"GET", "/api/assistants", (*API).listAssistants},
 		{"GET", assistant, (*API).showAssistant},

@@ -23,6 +23,10 @@ type integration struct {
 	Unreadable        bool           `json:"unreadable,omitempty"` // no key at hand opens it, so fields is empty
 	LastVerifiedAt    *time.Time     `json:"last_verified_at"`
 	VerificationError *string        `json:"verification_error"`
+	Verification      *string        `json:"verification"`           // what the provider said then: valid, valid_restricted or invalid
+	Suspect           bool           `json:"suspect,omitempty"`      // the provider has refused it since, and that is being looked into
+	Reconnect         string         `json:"reconnect,omitempty"`    // the path that asks the org for a new consent, which alone mends it
+	FormerUntil       *time.Time     `json:"former_until,omitempty"` // until when the credential before it stands in for it
 	CreatedAt         *time.Time     `json:"created_at"`
 	UpdatedAt         *time.Time     `json:"updated_at"`
 }
@@ -36,6 +40,7 @@ func (a *API) show(row *store.Credential) integration {
 	if row.VerificationError != "" {
 		s.VerificationError = &row.VerificationError
 	}
+	a.showVerification(&s, row)
 	values, err := a.o.Keeper.Read(row)
 	p := provider.Named(row.Provider)
 	if err != nil || p == nil {
@@ -182,8 +187,9 @@ func (a *API) changeIntegration(c *call, write func(context.Context, store.Actor
 
 // putCredential makes the fields the org's whole credential.
 func (a *API) putCredential(ctx context.Context, by store.Actor, ref store.Ref, ch change) (*store.Credential, error) {
-	if ch.verify {
-		return nil, problemVerify
+	o, err := a.checked(credential.PutOptions{IfVersion: ch.ifVersion, Active: ch.active}, ch.verify)
+	if err != nil {
+		return nil, err
 	}
 	if len(ch.fields) == 0 {
 		return nil, badField("credentials", "is missing")
@@ -193,17 +199,16 @@ func (a *API) putCredential(ctx context.Context, by store.Actor, ref store.Ref, 
 		return nil, invalid(problems)
 	}
 	defer values.Wipe()
-	return a.o.Keeper.Put(ctx, by, ref, values, credential.PutOptions{IfVersion: ch.ifVersion, Active: ch.active})
+	return a.o.Keeper.Put(ctx, by, ref, values, o)
 }
 
 // patchCredential replaces the fields that are named and keeps the others.
 func (a *API) patchCredential(ctx context.Context, by store.Actor, ref store.Ref, ch change) (*store.Credential, error) {
-	if ch.verify {
-		return nil, problemVerify
+	o, err := a.checked(credential.PutOptions{IfVersion: ch.ifVersion, Active: ch.active}, ch.verify)
+	if err != nil {
+		return nil, err
 	}
-	row, err := a.o.Keeper.Patch(ctx, by, ref, credential.Patch{
-		Fields: ch.fields, PutOptions: credential.PutOptions{IfVersion: ch.ifVersion, Active: ch.active},
-	})
+	row, err := a.o.Keeper.Patch(ctx, by, ref, credential.Patch{Fields: ch.fields, PutOptions: o})
 	return row, noCredential(err, ref)
 }
 

@@ -48,7 +48,6 @@ var (
 	problemNoRoute         = &Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such path"}
 	problemMethod          = &Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "the path has no such method; Allow lists those it has"}
 	problemBodySize        = &Problem{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: "the body is over 1 MiB"}
-	problemVerify          = &Problem{Status: http.StatusNotImplemented, Code: "not_available", Detail: "verification with the provider is not available yet; nothing was changed: leave out verify"}
 	problemStale           = &Problem{Status: http.StatusPreconditionFailed, Code: "version_conflict", Detail: "it was changed since it was read: read it again and send its current version"}
 	problemBusy            = &Problem{Status: http.StatusConflict, Code: "conflict", Detail: "others keep changing it: try again"}
 	problemInternal        = &Problem{Status: http.StatusInternalServerError, Code: "internal_error", Detail: "the sidecar could not handle the request; its log says more"}
@@ -75,6 +74,10 @@ func problemFor(err error) *Problem {
 	var bad *credential.InvalidError
 	if errors.As(err, &bad) {
 		return invalid(bad.Fields)
+	}
+	var refused *credential.RefusedError
+	if errors.As(err, &refused) {
+		return refusedByProvider(refused.Verdict)
 	}
 	var claimed *store.ClaimedError
 	if errors.As(err, &claimed) {
