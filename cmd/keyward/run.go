@@ -40,6 +40,8 @@ type sidecarProcess struct {
 	api    *http.Server
 	recent *traffic
 
+	verifier *credential.Verifier
+
 	webhooks   *webhook.Server // nil: off
 	webhookAPI admin.Webhooks
 
@@ -80,6 +82,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.owned.Go(func() { s.tidy(background) })
 	s.owned.Go(func() { s.checkRows(background) })
 	s.owned.Go(func() { s.recent.run(background) })
+	s.owned.Go(func() { s.verifier.Run(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -196,9 +199,10 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	if len(c.Callers) == 0 {
 		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
 	}
+	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
 		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
-		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
 	})
 	if err != nil {
 		return usagef("%w", err)
@@ -262,7 +266,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Webhooks: s.webhookAPI,
+		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Webhooks: s.webhookAPI,
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
