@@ -16,18 +16,21 @@ type Claim struct {
 	Owner     string
 	// Nonce marks what is made under the claim: by it an assistant is found again whose maker did not live to register it.
 	Nonce string
-	// Unsettled is when somebody last began to make an assistant without having registered it yet. Zero: there is no such.
+	// Unsettled is when somebody last began to make an assistant without having registered it yet, on this process's clock. Zero: nobody.
 	Unsettled time.Time
+	// CreatedAt is when the Nonce was made, on the store's clock: nothing is older that was made under the claim.
+	CreatedAt time.Time
 	// Until is when the right ends, on this process's monotonic clock, unless it is renewed.
 	Until time.Time
 }
 
 const (
 	// A row whose lease ended is anyone's. What it remembers stays.
-	claimAssistant = `INSERT INTO assistant_claims (org_id, role, nonce, lease_owner, lease_until, unsettled) VALUES ($1, $2, $3, $4, $5, 0)
+	claimAssistant = `INSERT INTO assistant_claims (org_id, role, nonce, lease_owner, lease_until, unsettled, created_at)
+		VALUES ($1, $2, $3, $4, $5, 0, $6)
 		ON CONFLICT (org_id, role) DO UPDATE SET lease_owner = excluded.lease_owner, lease_until = excluded.lease_until
 		WHERE assistant_claims.lease_until <= $6 OR assistant_claims.lease_owner = excluded.lease_owner
-		RETURNING nonce, unsettled`
+		RETURNING nonce, unsettled, created_at`
 	// What follows holds only while the lease does.
 	renewClaim    = "UPDATE assistant_claims SET lease_until = $1 WHERE org_id = $2 AND role = $3 AND lease_owner = $4 AND lease_until > $5"
 	unsettleClaim = "UPDATE assistant_claims SET unsettled = $1, lease_until = $2 WHERE org_id = $3 AND role = $4 AND lease_owner = $5 AND lease_until > $1"
@@ -49,9 +52,12 @@ func (d *DB) ClaimAssistant(ctx context.Context, org, role, owner string, lease 
 		if err != nil {
 			return err
 		}
-		err = t.row(claimAssistant, org, role, nonce, owner, micros(now.Add(lease)), micros(now)).Scan(&c.Nonce, micro{&c.Unsettled})
+		err = t.row(claimAssistant, org, role, nonce, owner, micros(now.Add(lease)), micros(now)).Scan(&c.Nonce, micro{&c.Unsettled}, micro{&c.CreatedAt})
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrConflict
+		}
+		if !c.Unsettled.IsZero() {
+			c.Unsettled = time.Now().Add(-max(now.Sub(c.Unsettled), 0))
 		}
 		return err
 	})
@@ -73,7 +79,7 @@ func (d *DB) RenewClaim(ctx context.Context, c *Claim, lease time.Duration) (unt
 func (d *DB) UnsettleClaim(ctx context.Context, c *Claim, lease time.Duration) error {
 	until := time.Now().Add(lease)
 	err := d.claimed(ctx, func(t *tx, now int64) (int64, error) {
-		c.Unsettled = time.UnixMicro(now)
+		c.Unsettled = time.Now()
 		return t.exec(unsettleClaim, now, now+lease.Microseconds(), c.Org, c.Role, c.Owner)
 	})
 	if err == nil {
@@ -84,7 +90,7 @@ func (d *DB) UnsettleClaim(ctx context.Context, c *Claim, lease time.Duration) e
 
 // SettleAssistant registers the claim's assistant and removes the mappings of those that are gone, in one transaction, if the claim still
 // holds: else ErrConflict. settled: nothing unregistered is left at the provider. An assistant that is mapped to another org stays so:
-// ErrClaimed. Version and times of a are set.
+// ErrClaimed. Version and times of a are set. Nil a: none is registered.
 func (d *DB) SettleAssistant(ctx context.Context, by Actor, c *Claim, a *Assistant, gone []string, settled bool) error {
 	var next Assistant
 	err := d.claimed(ctx, func(t *tx, now int64) (int64, error) {
@@ -92,25 +98,13 @@ func (d *DB) SettleAssistant(ctx context.Context, by Actor, c *Claim, a *Assista
 		if err != nil || n == 0 {
 			return n, err
 		}
-		switch old, err := scanAssistant(t.row(selectAssistant, a.ID)); {
-		case errors.Is(err, sql.ErrNoRows):
-			next, err = t.putAssistant(by, *a, -1)
-			if err != nil {
-				return 0, err
-			}
-		case err != nil:
-			return 0, err
-		case old.Org != a.Org:
-			return 0, ErrClaimed
-		case old.Role == a.Role && old.Name == a.Name:
-			next = *old
-		default:
-			if next, err = t.putAssistant(by, *a, -1); err != nil {
+		if a != nil {
+			if next, err = t.registerAssistant(by, *a); err != nil {
 				return 0, err
 			}
 		}
 		for _, id := range gone {
-			if old, err := scanAssistant(t.row(selectAssistant, id)); err == nil && old.Org == a.Org && id != a.ID {
+			if old, err := scanAssistant(t.row(selectAssistant, id)); err == nil && old.Org == c.Org && (a == nil || id != a.ID) {
 				if err := t.deleteAssistant(by, id, 0); err != nil {
 					return 0, err
 				}
@@ -119,12 +113,29 @@ func (d *DB) SettleAssistant(ctx context.Context, by Actor, c *Claim, a *Assista
 		return n, nil
 	})
 	if err == nil {
-		*a = next
+		if a != nil {
+			*a = next
+		}
 		if settled {
 			c.Unsettled = time.Time{}
 		}
 	}
 	return err
+}
+
+// registerAssistant maps the assistant unless it is mapped so already.
+func (t *tx) registerAssistant(by Actor, a Assistant) (Assistant, error) {
+	switch old, err := scanAssistant(t.row(selectAssistant, a.ID)); {
+	case errors.Is(err, sql.ErrNoRows):
+		return t.putAssistant(by, a, -1)
+	case err != nil:
+		return a, err
+	case old.Org != a.Org:
+		return a, ErrClaimed
+	case old.Role == a.Role && old.Name == a.Name:
+		return *old, nil
+	}
+	return t.putAssistant(by, a, -1)
 }
 
 // ReleaseClaim gives the claim back before its time. One that was lost is somebody else's already.

@@ -55,7 +55,9 @@ func TestSetWithVerifyChangesNothingUnlessItIsValid(t *testing.T) {
 func TestRotationByCommand(t *testing.T) {
 	b := newRig(t)
 	at := []string{"--org", "acme", "--provider", "twilio"}
-	do := func(word string, more ...string) []string { return append(append([]string{"credentials", word}, at...), more...) }
+	do := func(word string, more ...string) []string {
+		return append(append([]string{"credentials", word}, at...), more...)
+	}
 	b.fails(exitNotFound, "no credential", testJSON, do("stage")...)
 	b.ok(testJSON, do("set")...)
 	b.fails(exitNotFound, "no new credential", "", do("promote")...)

@@ -17,6 +17,7 @@ CREATE TABLE assistant_claims (
     lease_owner text COLLATE "C" NOT NULL,
     lease_until bigint NOT NULL,
     unsettled   bigint NOT NULL,
+    created_at  bigint NOT NULL,
     PRIMARY KEY (org_id, role)
 );
 

@@ -16,6 +16,7 @@ CREATE TABLE assistant_claims (
     lease_owner TEXT    NOT NULL,
     lease_until INTEGER NOT NULL,
     unsettled   INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
     PRIMARY KEY (org_id, role)
 ) STRICT, WITHOUT ROWID;
 
