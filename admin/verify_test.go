@@ -257,3 +257,24 @@ func TestSuspectIsShown(t *testing.T) {
 		t.Errorf("%v", a)
 	}
 }
+
+// A key that may do its work and nothing else is valid.
+func TestRestrictedKeysAreValid(t *testing.T) {
+	set, verifies := newProviders(t, standin.Options{})
+	s := newServer(t, sqliteURL(t), verifies)
+	for _, c := range standin.Sample("acme") {
+		c.Restricted = true
+		set.Expect(c)
+		if c.Provider == standin.Vapi {
+			continue // there is no such key
+		}
+		at := "/api/orgs/acme/integrations/" + c.Provider
+		a := s.must(201, "PUT", at, `{"credentials":`+string(c.JSON())+`,"verify":true}`).object(t)
+		if a["verification"] != "valid_restricted" || a["verification_error"] != nil {
+			t.Errorf("%s: %v", c.Provider, a)
+		}
+		if a := s.must(200, "POST", at+"/verify", "").object(t); a["outcome"] != "valid_restricted" || a["detail"] == "" {
+			t.Errorf("%s: %v", c.Provider, a)
+		}
+	}
+}

@@ -17,6 +17,9 @@ type Credential struct {
 	Label    string // says whose it is, in answers and in kept requests: an org's name
 	Provider string
 	Fields   map[string]string
+	// Restricted: the provider takes it, and not for everything: it may not read what a probe reads (Twilio's balance, Resend's domains,
+	// ElevenLabs' account, Google's list of calendars).
+	Restricted bool
 }
 
 // JSON is the fields as one object, as `keyward credentials set` reads it.

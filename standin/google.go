@@ -21,6 +21,10 @@ func (s *Set) googleCalendar() http.Handler {
 				return
 			}
 			authenticated(w, r, a)
+			if a.Restricted && strings.Contains(r.URL.Path, "/calendarList") {
+				googleError(w, http.StatusForbidden, "global", "insufficientPermissions", "Insufficient Permission")
+				return
+			}
 			f(w, r, a)
 		})
 	}
