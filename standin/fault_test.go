@@ -72,7 +72,9 @@ func TestWhatIsDoneThoughTheAnswerIsLost(t *testing.T) {
 	g := start(t, standin.Options{})
 	auth := g.auth("acme", standin.Vapi)
 	for _, fault := range []string{"acts close", "acts reset close", "acts status=500"} {
-		_, _ = g.try("POST api.vapi.ai/assistant", `{"name":"x"}`, auth, standin.FaultHeader+": "+fault)
+		if res, err := g.try("POST api.vapi.ai/assistant", `{"name":"x"}`, auth, standin.FaultHeader+": "+fault); err == nil {
+			_ = res.Body.Close()
+		}
 	}
 	if n := len(g.Made("acme", standin.Vapi, "assistant")); n != 3 {
 		t.Errorf("%d assistants were made", n)
