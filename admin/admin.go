@@ -48,6 +48,8 @@ type Options struct {
 	Traffic func() Traffic
 	// Verifier asks providers whether they honour a credential. Nil: nobody can.
 	Verifier *credential.Verifier
+	// Assistants makes and removes Vapi assistants.
+	Assistants Assistants
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
 	// Version and Started are shown by /api/stats.
@@ -113,6 +115,9 @@ func routes() []route {
 		{"PUT", agent, (*API).putAgent},
 		{"PATCH", agent, (*API).patchAgent},
 		{"DELETE", agent, (*API).deleteAgent},
+		{"POST", agent + "/ensure", (*API).ensureAssistant},
+		{"GET", agent + "/assistant", (*API).showAgentsAssistant},
+		{"DELETE", agent + "/assistant", (*API).deleteAgentsAssistant},
 		{"GET", "/api/callers", (*API).listCallers},
 		{"POST", "/api/callers", (*API).addCaller},
 		{"DELETE", "/api/callers/{caller}", (*API).revokeCaller},
@@ -246,6 +251,11 @@ func (e endpoint) answer(c *call) error {
 	if !ok {
 		c.w.Header().Set("Allow", e.allowed())
 		return problemMethod
+	}
+	if method != http.MethodGet { // what a write depends on is in its body and headers
+		if _, err := c.query(); err != nil {
+			return err
+		}
 	}
 	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, maxBody)
 	return handle(e.a, c)

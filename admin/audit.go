@@ -239,6 +239,8 @@ var actions = map[string]string{
 	"DELETE /api/assistants/{assistant}":                        "assistant.delete",
 	"PUT /api/orgs/{org}/agents/{role}":                         "agent.put",
 	"PATCH /api/orgs/{org}/agents/{role}":                       "agent.put",
+	"POST /api/orgs/{org}/agents/{role}/ensure":                 "assistant.put",
+	"DELETE /api/orgs/{org}/agents/{role}/assistant":            "assistant.delete",
 	"DELETE /api/orgs/{org}/agents/{role}":                      "agent.delete",
 	"POST /api/callers":                                         "caller.add",
 	"DELETE /api/callers/{caller}":                              "caller.revoke",

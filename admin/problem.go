@@ -3,8 +3,10 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/provider"
@@ -75,6 +77,9 @@ func problemFor(err error) *Problem {
 	if errors.As(err, &bad) {
 		return invalid(bad.Fields)
 	}
+	if p := told(err); p != nil {
+		return p
+	}
 	var refused *credential.RefusedError
 	if errors.As(err, &refused) {
 		return refusedByProvider(refused.Verdict)
@@ -95,6 +100,18 @@ func problemFor(err error) *Problem {
 		}
 	}
 	return problemInternal
+}
+
+// told is the problem of an error of a package below that says itself how it is answered; nil: err is none.
+func told(err error) *Problem {
+	var says interface {
+		Problem() (status int, code, detail string, retryAfter time.Duration)
+	}
+	if !errors.As(err, &says) {
+		return nil
+	}
+	status, code, detail, after := says.Problem()
+	return &Problem{Status: status, Code: code, Detail: detail, retryAfter: int(math.Ceil(after.Seconds()))}
 }
 
 // badRequest is a 400 about the request as a whole.
