@@ -58,6 +58,7 @@ func commands() []command {
 		{"assistants set", "map a Vapi assistant to an org", `keyward assistants set asst_1 --org acme --role inbound --name "Front desk"`, cmdAssistantsSet},
 		{"assistants list", "list mapped assistants", "keyward assistants list --org acme", cmdAssistantsList},
 		{"assistants resolve", "print the org of an assistant", "keyward assistants resolve asst_1", cmdAssistantsResolve},
+		{"assistants ensure", "make the Vapi assistant of an org's agent be there, as it is configured", "keyward assistants ensure --org acme --role inbound", cmdAssistantsEnsure},
 		{"assistants delete", "delete the mapping of an assistant", "keyward assistants delete asst_1", cmdAssistantsDelete},
 
 		{"callers add", "make a caller's token and print it, this once", "keyward callers add --name worker --org acme --provider twilio", cmdCallersAdd},

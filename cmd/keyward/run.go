@@ -40,7 +40,8 @@ type sidecarProcess struct {
 	api    *http.Server
 	recent *traffic
 
-	verifier *credential.Verifier
+	verifier   *credential.Verifier
+	assistants admin.Assistants
 
 	webhooks   *webhook.Server // nil: off
 	webhookAPI admin.Webhooks
@@ -69,7 +70,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startWebhooks, s.startAdmin} {
+	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startAssistants, s.startWebhooks, s.startAdmin} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -266,7 +267,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Webhooks: s.webhookAPI,
+		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Assistants: s.assistants, Webhooks: s.webhookAPI,
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
