@@ -102,9 +102,6 @@ func (c *call) agentChange() (ch agentChange, err error) {
 	if ch.ifVersion, err = c.ifVersion(); err != nil {
 		return ch, err
 	}
-	if _, err := c.query(); err != nil {
-		return ch, err
-	}
 	err = c.read(field{"name", &ch.name}, field{"config", &ch.config})
 	return ch, err
 }

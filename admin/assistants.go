@@ -77,6 +77,9 @@ func (a *API) showAssistant(c *call) error {
 	if err != nil {
 		return err
 	}
+	if _, err := c.query(); err != nil {
+		return err
+	}
 	row, err := a.assistant(c.r.Context(), c.who, id)
 	if err != nil {
 		return err

@@ -161,9 +161,6 @@ func (c *call) change() (ch change, err error) {
 	if ch.ifVersion, err = c.ifVersion(); err != nil {
 		return ch, err
 	}
-	if _, err := c.query(); err != nil {
-		return ch, err
-	}
 	err = c.read(field{"credentials", &ch.fields}, field{"is_active", &ch.active}, field{"verify", &ch.verify})
 	return ch, err
 }
