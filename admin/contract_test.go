@@ -16,6 +16,8 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
+
+	"github.com/keyward/keyward/provider"
 )
 
 // A contract is the API's document as the tests hold requests and answers against it.
@@ -200,6 +202,62 @@ func TestDocumentHasEveryRouteAndNoOther(t *testing.T) {
 	for path := range shared {
 		if c.doc.Paths.Value(path) == nil {
 			t.Errorf("shared has %s, which there is not", path)
+		}
+	}
+}
+
+// The document says of each provider's credential what the table says that everything else is driven by.
+func TestDocumentHasEveryFieldOfEveryProvider(t *testing.T) {
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := c.doc.Components.Schemas["Credential"].Value.AnyOf
+	if len(of) != len(provider.All) {
+		t.Fatalf("%d schemas of credentials", len(of))
+	}
+	for i, p := range provider.All {
+		holdFields(t, p.Name, p.Fields, of[i].Value)
+	}
+}
+
+func holdFields(t *testing.T, of string, fields []provider.Field, s *openapi3.Schema) {
+	t.Helper()
+	if len(s.Properties) != len(fields) || s.AdditionalProperties.Has == nil || *s.AdditionalProperties.Has {
+		t.Errorf("%s: %d fields in the document, %d in the table, or it is open to more", of, len(s.Properties), len(fields))
+	}
+	for _, f := range fields {
+		ref := s.Properties[f.Name]
+		if ref == nil {
+			t.Errorf("%s: the document lacks %s", of, f.Name)
+			continue
+		}
+		in := ref.Value
+		if in.Description != f.Help || in.WriteOnly != f.Secret || slices.Contains(s.Required, f.Name) != f.Required {
+			t.Errorf("%s.%s: help, secret or required differ: %q, %t", of, f.Name, in.Description, in.WriteOnly)
+		}
+		text := in
+		switch f.Kind {
+		case provider.List:
+			text = in.Items.Value
+		case provider.TextOrList:
+			text = in.AnyOf[0].Value
+		case provider.Object:
+			holdFields(t, of+"."+f.Name, f.Members, in)
+			continue
+		}
+		pattern := ""
+		if f.Pattern != nil {
+			pattern = f.Pattern.String()
+		}
+		var options []string
+		for _, v := range text.Enum {
+			if s, ok := v.(string); ok {
+				options = append(options, s)
+			}
+		}
+		if text.Pattern != pattern || !slices.Equal(options, f.Options) {
+			t.Errorf("%s.%s: pattern %q, options %v", of, f.Name, text.Pattern, options)
 		}
 	}
 }

@@ -24,6 +24,21 @@ type guesses struct {
 	peers map[string]*bucket // :: address, or an IPv6 network → its tries
 	all   bucket
 	good  map[[32]byte]struct{} // hashes; nothing is allowed by being in here, only asked
+	told  time.Time             // when the audit log last had a line about it
+}
+
+// tellEvery is how often the audit log gets a line about guessing, by however many: it cannot be filled with them.
+const tellEvery = time.Minute
+
+// tell says whether it is time for a line.
+func (g *guesses) tell(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.told) < tellEvery {
+		return false
+	}
+	g.told = now
+	return true
 }
 
 // A bucket holds tries that were made and not forgotten yet.

@@ -37,6 +37,12 @@ func (a *API) identify(ctx context.Context, token, from string) (identity, error
 	hash := caller.HashToken([]byte(token))
 	who := guesser(from)
 	if wait := a.guesses.try(who, hash, now); wait > 0 {
+		if a.guesses.tell(now) {
+			e := store.Event{Actor: store.Actor{From: from}, Action: "admin-token.guess", Result: "rate_limited", Detail: "wrong admin tokens are being tried"}
+			if err := a.o.DB.AddEvent(ctx, e); err != nil {
+				a.o.Log.Warn().Err(err).Msg("recording in the audit log that admin tokens are being guessed did not succeed")
+			}
+		}
 		return identity{}, &Problem{
 			Status: http.StatusTooManyRequests, Code: "rate_limited", Detail: "too many wrong admin tokens were tried: wait",
 			retryAfter: int(math.Ceil(wait.Seconds())),

@@ -323,6 +323,10 @@ func TestGuessingIsLimited(t *testing.T) {
 			t.Errorf("Retry-After %q", a.header.Get("Retry-After"))
 		}
 	}
+	events, err := s.db.Events(t.Context(), store.EventFilter{Action: "admin-token.guess"})
+	if err != nil || len(events) != 1 || !strings.HasPrefix(events[0].Actor.From, "127.0.0.1:") {
+		t.Errorf("the audit log should have one line about it: %+v %v", events, err)
+	}
 	known.must(200, "GET", "/api/orgs", "")                   // who is in stays in
 	fresh.refuse(429, "rate_limited", "GET", "/api/orgs", "") // a right guess is no better than a wrong one
 	s.must(200, "GET", "/api/orgs", "")                       // the socket is another door

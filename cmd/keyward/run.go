@@ -290,7 +290,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.serveAdmin(l, "admin "+l.Addr().String())
+		s.serveAdmin(admin.Limited(l), "admin "+l.Addr().String())
 	}
 	return nil
 }
