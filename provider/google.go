@@ -17,7 +17,7 @@ var GoogleCalendar = Provider{
 	Name:        "google_calendar",
 	Title:       "Google Calendar",
 	Hosts:       []string{googleHost, "calendar.googleapis.com", "www.mtls.googleapis.com"},
-	OwnHosts:    []string{googleTokenHost},
+	OwnHosts:    []string{googleTokenHost, googleConsentHost},
 	DefaultHost: always(googleHost),
 	Fields: []Field{
 		{
@@ -59,11 +59,19 @@ var GoogleCalendar = Provider{
 		Host: googleTokenHost, Path: "/token", RefreshField: "refresh_token",
 		Form: appendGoogleForm, Read: readGoogleToken,
 	},
+	// https://developers.google.com/identity/protocols/oauth2/web-server. Without prompt=consent a second consent yields no refresh token.
+	Consent: &Consent{
+		Host: googleConsentHost, Path: "/o/oauth2/v2/auth", Issuer: "https://" + googleConsentHost,
+		Params: map[string]string{"access_type": "offline", "prompt": "consent"},
+		Scopes: []string{"https://www.googleapis.com/auth/calendar"},
+	},
 }
 
 const (
 	googleHost      = "www.googleapis.com"
 	googleTokenHost = "oauth2.googleapis.com"
+	// Keyward itself never calls it: browsers are sent there. It is listed so that --upstream can send them elsewhere.
+	googleConsentHost = "accounts.google.com"
 )
 
 func injectGoogle(r *Request, _ Secret) error {
@@ -109,6 +117,7 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 		Refresh text            `json:"refresh_token"`
 		Expires json.RawMessage `json:"expires_in"`
 		Type    string          `json:"token_type"`
+		Scope   string          `json:"scope"`
 		Error   json.RawMessage `json:"error"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
@@ -129,7 +138,7 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 		clear(answer.Refresh)
 		return Token{}, fmt.Errorf("%w: status %d", errNoToken, status)
 	}
-	t := Token{Access: answer.Access, Refresh: answer.Refresh, Life: tokenLife}
+	t := Token{Access: answer.Access, Refresh: answer.Refresh, Life: tokenLife, Scope: answer.Scope}
 	if n, err := strconv.ParseInt(strings.Trim(string(answer.Expires), `"`), 10, 64); err == nil && n > 0 {
 		t.Life = time.Duration(min(n, int64(maxTokenLife/time.Second))) * time.Second
 	}

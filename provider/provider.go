@@ -50,6 +50,8 @@ type Provider struct {
 	Complete *Completion
 	// Exchange trades the credential for a short-lived token that Inject then uses (Google). Nil for most.
 	Exchange *Exchange
+	// Consent is how an org gives the consent that its credential is made of (Google). Nil for most; never without an Exchange.
+	Consent *Consent
 }
 
 // All lists every provider there is, in the order in which people see them.

@@ -13,6 +13,7 @@ func (s *Set) googleCalendar() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", s.token)
 	mux.HandleFunc("POST /revoke", s.revoke)
+	mux.HandleFunc("GET "+consentPath, s.authorize)
 	on := func(pattern string, f func(w http.ResponseWriter, r *http.Request, a *account)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			a := s.accounts.labelled(GoogleCalendar, s.google.owner(bearer(r), s.opt.Now()))
