@@ -1,9 +1,13 @@
 // Package admin is the management API: who has which credential, masked; assistants, callers' tokens, the audit log, and whether the
 // sidecar is well.
 //
-// It is net/http with one table of routes. On the unix socket the kernel says who calls (SO_PEERCRED, unix(7)), and only root and the
-// sidecar's own user are let in. Over TCP only /healthz and /readyz answer. A secret goes in and never comes out: answers show the
-// masked fields of the provider's table. Every write is audited in its own transaction by the store, every look at a credential by us.
+// It is net/http with one table of routes, described in openapi.json. On the unix socket the kernel says who calls (SO_PEERCRED,
+// unix(7)), and only root and the sidecar's own user are let in. Over TCP an admin token says so: an operator's, or one that is bound to
+// an org, to which all others look as if they were not there. A secret goes in and never comes out: answers show the masked fields of
+// the provider's table. Every write is audited in its own transaction by the store; every look at a credential, and every write that was
+// refused, by us.
+//
+// A handler reads the request and writes the answer; what is done in between is a method of its own that knows nothing of HTTP.
 //
 // Errors are RFC 9457 problems with Keyward's code and the request's id, made in one table (problem.go); nothing internal reaches a
 // client.
@@ -34,10 +38,18 @@ type Options struct {
 	Log    zerolog.Logger
 	// UID is the sidecar's own user: beside root the only one that the socket lets in.
 	UID uint32
+	// AnyHost: other machines may reach the TCP listener, so that Host may be any name.
+	AnyHost bool
 	// Checks are what /readyz asks, in the order in which it shows them.
 	Checks []Check
 	// Stats adds the running sidecar's own numbers to /api/stats, by section: "cache", "proxy". Nil: none.
 	Stats func() map[string]any
+	// Traffic is what went through the sidecar in the last seconds. Nil: it is not shown.
+	Traffic func() Traffic
+	// Verifier asks providers whether they honour a credential. Nil: nobody can.
+	Verifier *credential.Verifier
+	// Assistants makes and removes Vapi assistants.
+	Assistants Assistants
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
 	// Version and Started are shown by /api/stats.
@@ -50,8 +62,9 @@ const maxBody = 1 << 20
 
 // An API is the http.Handler of the management API. Serve it with Server, which tells it who is at the other end.
 type API struct {
-	o   Options
-	mux *http.ServeMux
+	o       Options
+	mux     *http.ServeMux
+	guesses *guesses
 }
 
 // A route is one row of the table that the API consists of.
@@ -62,32 +75,55 @@ type route struct {
 
 type handler func(*API, *call) error
 
+// orgIntegrations is short, as ownIntegrations, for the org of an org-bound token.
+const (
+	orgIntegrations = "/api/orgs/{org}/integrations"
+	ownIntegrations = "/api/integrations"
+)
+
 // routes is the whole API.
 func routes() []route {
 	const (
 		org         = "/api/orgs/{org}"
-		integration = org + "/integrations/{provider}"
+		integration = orgIntegrations + "/{provider}"
 		assistant   = "/api/assistants/{assistant}"
+		agent       = org + "/agents/{role}"
 		deliveries  = "/api/webhooks/deliveries"
 	)
-	return []route{
+	all := []route{
 		{"GET", "/healthz", (*API).healthz},
 		{"GET", "/readyz", (*API).readyz},
+		{"GET", "/api/openapi.json", (*API).openAPI},
 		{"GET", "/api/providers", (*API).listProviders},
 		{"GET", "/api/orgs", (*API).listOrgs},
-		{"GET", org + "/integrations", (*API).listIntegrations},
+		{"GET", orgIntegrations, (*API).listIntegrations},
 		{"GET", integration, (*API).showIntegration},
 		{"PUT", integration, (*API).putIntegration},
 		{"PATCH", integration, (*API).patchIntegration},
 		{"DELETE", integration, (*API).deleteIntegration},
+		{"POST", integration + "/verify", (*API).verifyIntegration},
+		{"PUT", integration + "/next", (*API).stageIntegration},
+		{"DELETE", integration + "/next", (*API).unstageIntegration},
+		{"POST", integration + "/next/promote", (*API).promoteIntegration},
 		{"GET", org + "/assistants", (*API).listOrgAssistants},
 		{"GET", "/api/assistants", (*API).listAssistants},
 		{"GET", assistant, (*API).showAssistant},
 		{"PUT", assistant, (*API).putAssistant},
 		{"DELETE", assistant, (*API).deleteAssistant},
+		{"GET", org + "/agents", (*API).listAgents},
+		{"GET", agent, (*API).showAgent},
+		{"PUT", agent, (*API).putAgent},
+		{"PATCH", agent, (*API).patchAgent},
+		{"DELETE", agent, (*API).deleteAgent},
+		{"POST", agent + "/ensure", (*API).ensureAssistant},
+		{"GET", agent + "/assistant", (*API).showAgentsAssistant},
+		{"DELETE", agent + "/assistant", (*API).deleteAgentsAssistant},
 		{"GET", "/api/callers", (*API).listCallers},
 		{"POST", "/api/callers", (*API).addCaller},
 		{"DELETE", "/api/callers/{caller}", (*API).revokeCaller},
+		{"GET", "/api/admin-tokens", (*API).listAdminTokens},
+		{"POST", "/api/admin-tokens", (*API).addAdminToken},
+		{"DELETE", "/api/admin-tokens/{token}", (*API).revokeAdminToken},
 		{"GET", deliveries, (*API).listDeliveries},
 		{"GET", deliveries + "/{delivery}", (*API).showDelivery},
 		{"POST", deliveries + "/{delivery}/redeliver", (*API).redeliver},
@@ -95,11 +131,17 @@ func routes() []route {
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
 	}
+	for _, r := range all {
+		if rest, ok := strings.CutPrefix(r.path, orgIntegrations); ok {
+			all = append(all, route{r.method, ownIntegrations + rest, r.handle})
+		}
+	}
+	return all
 }
 
 // New makes the API.
 func New(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux()}
+	a := &API{o: o, mux: http.NewServeMux(), guesses: newGuesses()}
 	ends := map[string]endpoint{"/": {a: a}} // whatever no route has
 	for _, r := range routes() {
 		e, ok := ends[r.path]
@@ -134,7 +176,8 @@ type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	peer  *peer
-	by    store.Actor // who it is, once admitted
+	who   identity    // once admitted
+	by    store.Actor // the same, for the audit log; before that, where it comes from
 	id    string
 	body  []byte // as read, overwritten at the end
 	wrote int    // the answer's status, once it is written
@@ -168,6 +211,10 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		clear(c.body)
 		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler { //nolint:errorlint // it is compared so by net/http too
+				e.log(c, time.Since(start))
+				panic(p) // an answer that cannot be finished is cut off
+			}
 			// The value may hold anything, so only its type and the stack are told.
 			e.a.o.Log.Error().Str("request_id", c.id).Str("panic", fmt.Sprintf("%T", p)).Bytes("stack", debug.Stack()).Msg("admin request panicked")
 			if c.wrote == 0 {
@@ -181,6 +228,7 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if p.Status == http.StatusInternalServerError {
 			e.a.o.Log.Error().Str("request_id", c.id).Err(err).Msg("admin request failed")
 		}
+		e.a.refused(c, e.pattern, p)
 		c.problem(p)
 	}
 }
@@ -192,6 +240,9 @@ func (e endpoint) answer(c *call) error {
 	if e.methods == nil {
 		return problemNoRoute
 	}
+	if err := c.permit(e.pattern); err != nil {
+		return err
+	}
 	method := c.r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
@@ -200,6 +251,11 @@ func (e endpoint) answer(c *call) error {
 	if !ok {
 		c.w.Header().Set("Allow", e.allowed())
 		return problemMethod
+	}
+	if method != http.MethodGet { // what a write depends on is in its body and headers
+		if _, err := c.query(); err != nil {
+			return err
+		}
 	}
 	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, maxBody)
 	return handle(e.a, c)
@@ -220,7 +276,7 @@ func (e endpoint) log(c *call, took time.Duration) {
 	}
 	ev := e.a.o.Log.Info().Str("request_id", c.id).Str("method", c.r.Method).Str("route", e.pattern).Int("status", c.wrote).
 		Str("by", c.by.Name).Str("from", c.by.From).Dur("took", took)
-	if org := c.r.PathValue("org"); store.IsOrg(org) {
+	if org, err := c.org(); err == nil {
 		ev.Str("org", org)
 	}
 	if code := c.w.Header().Get("Keyward-Error"); code != "" {

@@ -138,7 +138,13 @@ func (s *server) askAt(base, method, path, body string, headers ...string) answe
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return answer{resp.StatusCode, resp.Header, string(b)}
+	a := answer{resp.StatusCode, resp.Header, string(b)}
+	c, err := theContract()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c.hold(s.t, req, body, a)
+	return a
 }
 
 // must asks and fails the test unless the status is the given one.

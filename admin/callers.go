@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -66,6 +67,19 @@ func (a *API) addCaller(c *call) error {
 	if err != nil {
 		return err
 	}
+	plain, err := a.makeCaller(c.r.Context(), c.by, t)
+	if err != nil {
+		return err
+	}
+	shown := showToken(t)
+	shown.Token = plain
+	c.etag(onlyVersion)
+	c.w.Header().Set("Location", "/api/callers/"+url.PathEscape(t.ID))
+	return c.json(http.StatusCreated, shown)
+}
+
+// makeCaller makes the token that t describes, and returns it; t has its id from then on. No providers: all.
+func (a *API) makeCaller(ctx context.Context, by store.Actor, t *store.Token) (plain string, err error) {
 	if t.Providers == nil {
 		t.Providers = []string{"*"}
 	}
@@ -74,23 +88,16 @@ func (a *API) addCaller(c *call) error {
 		names[i] = p.Name
 	}
 	if _, err := caller.NewRule(t.Name, t.Orgs, t.Providers, t.Allow, t.Rate, t.SecretRoutes, names); err != nil {
-		return badRule(err)
+		return "", badRule(err)
 	}
-	plain, hash := caller.NewToken()
-	t.Hash = hash
-	if err := a.o.DB.PutToken(c.r.Context(), c.by, t); err != nil {
+	plain, t.Hash = caller.NewToken()
+	if err := a.o.DB.PutToken(ctx, by, t); err != nil {
 		if errors.Is(err, store.ErrConflict) {
-			return &Problem{
-				Status: http.StatusConflict, Code: "conflict", Detail: "there is a caller of that name: revoke it first, or take another name",
-				Errors: []FieldProblem{{"name", "is taken"}},
-			}
+			err = taken("there is a caller of that name: revoke it first, or take another name")
 		}
-		return err
+		return "", err
 	}
-	shown := showToken(t)
-	shown.Token = plain
-	c.w.Header().Set("Location", "/api/callers/"+url.PathEscape(t.ID))
-	return c.json(http.StatusCreated, shown)
+	return plain, nil
 }
 
 // badRule is a 400 with one entry for each problem that caller.NewRule joined, "field: problem".
@@ -108,6 +115,9 @@ func badRule(err error) *Problem {
 }
 
 func (a *API) revokeCaller(c *call) error {
+	if err := c.ifOnlyVersion(); err != nil {
+		return err
+	}
 	if _, err := a.o.DB.RevokeToken(c.r.Context(), c.by, c.r.PathValue("caller")); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return missing("there is no caller of that id or name")

@@ -161,10 +161,23 @@ func TestProvidersSayWhatACredentialNeeds(t *testing.T) {
 }
 
 func TestStats(t *testing.T) {
-	s := newServer(t, sqliteURL(t), func(o *Options) { o.Stats = func() map[string]any { return map[string]any{"cache": 7} } })
+	half, ms := 0.5, 12.5
+	s := newServer(t, sqliteURL(t), func(o *Options) {
+		o.Stats = func() map[string]any { return map[string]any{"proxy": map[string]int64{"requests": 7}} }
+		o.Traffic = func() Traffic {
+			return Traffic{Window: 10, Requests: 3, CacheHitRate: &half, Providers: []ProviderTraffic{{Provider: "vapi", Requests: 3, P50: &ms}}}
+		}
+	})
 	s.must(201, "PUT", acmeTwilio, `{"credentials":`+twilioFields(twilioSID, twilioToken)+`,"is_active":false}`)
+	s.accept("acme", 1)
 	o := s.must(200, "GET", "/api/stats", "").object(t)
-	if o["orgs"] != 1.0 || o["cache"] != 7.0 || o["version"] != "test" || fmt.Sprint(o["credentials"]) != "map[by_provider:map[twilio:1] disabled:1]" {
+	if o["orgs"] != 1.0 || o["version"] != "test" || fmt.Sprint(o["credentials"], o["proxy"], o["webhooks"]) !=
+		"map[by_provider:map[twilio:1] disabled:1] map[requests:7] map[dead:0 pending:1]" {
 		t.Errorf("%v", o)
+	}
+	traffic := o["traffic"].(map[string]any)
+	first := traffic["providers"].([]any)[0].(map[string]any)
+	if traffic["requests_per_second"] != 3.0 || traffic["cache_hit_rate"] != 0.5 || first["p50_ms"] != 12.5 || first["p99_ms"] != nil {
+		t.Errorf("%v", traffic)
 	}
 }

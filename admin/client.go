@@ -54,11 +54,7 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 		return err
 	}
 	if status >= 300 {
-		var p Problem
-		if json.Unmarshal(answer, &p) != nil || p.Code == "" {
-			return fmt.Errorf("unexpected answer %d from %s", status, c.socket)
-		}
-		return &p
+		return c.refusal(status, answer)
 	}
 	if out == nil {
 		return nil
@@ -67,6 +63,35 @@ func (c *Client) Do(ctx context.Context, method, path string, body, out any) err
 		return fmt.Errorf("reading the sidecar's answer: %w", err)
 	}
 	return nil
+}
+
+// Stream copies the answer to out as it comes, however long that takes. What was cut off is an error.
+func (c *Client) Stream(ctx context.Context, path string, out io.Writer) error {
+	resp, err := c.open(ctx, &http.Client{Transport: c.http.Transport, CheckRedirect: c.http.CheckRedirect}, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode >= 300 {
+		answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+		if err != nil {
+			return fmt.Errorf("reading the sidecar's answer: %w", err)
+		}
+		return c.refusal(resp.StatusCode, answer)
+	}
+	if _, err := io.Copy(out, resp.Body); err != nil {
+		return fmt.Errorf("the sidecar's answer was cut off: %w", err)
+	}
+	return nil
+}
+
+// refusal is an answer that is none of the good ones.
+func (c *Client) refusal(status int, answer []byte) error {
+	var p Problem
+	if json.Unmarshal(answer, &p) != nil || p.Code == "" {
+		return fmt.Errorf("unexpected answer %d from %s", status, c.socket)
+	}
+	return &p
 }
 
 // Ready asks /readyz and returns what it says. A *Problem means that it will never answer us.
@@ -80,16 +105,9 @@ func (c *Client) Ready(ctx context.Context) (ready bool, says string, err error)
 }
 
 func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (int, []byte, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://keyward"+path, body)
+	resp, err := c.open(ctx, c.http, method, path, body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("making the request: %w", err)
-	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return 0, nil, fmt.Errorf("%w on %s: %w", ErrUnreachable, c.socket, errors.Unwrap(err))
+		return 0, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(resp.Body)
@@ -97,4 +115,20 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 		return 0, nil, fmt.Errorf("reading the sidecar's answer: %w", err)
 	}
 	return resp.StatusCode, answer, nil
+}
+
+// open sends a request; the caller reads and closes the answer's body.
+func (c *Client) open(ctx context.Context, client *http.Client, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://keyward"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("making the request: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w on %s: %w", ErrUnreachable, c.socket, errors.Unwrap(err))
+	}
+	return resp, nil
 }

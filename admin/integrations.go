@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,10 @@ type integration struct {
 	Unreadable        bool           `json:"unreadable,omitempty"` // no key at hand opens it, so fields is empty
 	LastVerifiedAt    *time.Time     `json:"last_verified_at"`
 	VerificationError *string        `json:"verification_error"`
+	Verification      *string        `json:"verification"`           // what the provider said then: valid, valid_restricted or invalid
+	Suspect           bool           `json:"suspect,omitempty"`      // the provider has refused it since, and that is being looked into
+	Reconnect         string         `json:"reconnect,omitempty"`    // the path that asks the org for a new consent, which alone mends it
+	FormerUntil       *time.Time     `json:"former_until,omitempty"` // until when the credential before it stands in for it
 	CreatedAt         *time.Time     `json:"created_at"`
 	UpdatedAt         *time.Time     `json:"updated_at"`
 }
@@ -35,6 +40,7 @@ func (a *API) show(row *store.Credential) integration {
 	if row.VerificationError != "" {
 		s.VerificationError = &row.VerificationError
 	}
+	a.showVerification(&s, row)
 	values, err := a.o.Keeper.Read(row)
 	p := provider.Named(row.Provider)
 	if err != nil || p == nil {
@@ -47,8 +53,8 @@ func (a *API) show(row *store.Credential) integration {
 }
 
 // looked records that somebody saw a credential's meta data. No record, no look.
-func (a *API) looked(c *call, action, org, target string) error {
-	return a.o.DB.AddEvent(c.r.Context(), store.Event{Actor: c.by, Action: action, Org: org, Target: target, Result: "ok"})
+func (a *API) looked(ctx context.Context, by store.Actor, action, org, target string) error {
+	return a.o.DB.AddEvent(ctx, store.Event{Actor: by, Action: action, Org: org, Target: target, Result: "ok"})
 }
 
 func (a *API) listOrgs(c *call) error {
@@ -56,7 +62,7 @@ func (a *API) listOrgs(c *call) error {
 	if err != nil {
 		return err
 	}
-	orgs, next, err := a.o.DB.Orgs(c.r.Context(), after, n)
+	orgs, next, err := a.orgs(c.r.Context(), c.who, after, n)
 	if err != nil {
 		return err
 	}
@@ -70,6 +76,17 @@ func (a *API) listOrgs(c *call) error {
 	return c.json(http.StatusOK, page{items, next})
 }
 
+// orgs lists the orgs within reach, after the cursor.
+func (a *API) orgs(ctx context.Context, who identity, after string, limit int) (orgs []string, next string, err error) {
+	switch {
+	case who.org == "":
+		return a.o.DB.Orgs(ctx, after, limit)
+	case who.org > after:
+		orgs = []string{who.org}
+	}
+	return orgs, "", nil
+}
+
 // listIntegrations lists an org's credentials. An org is nothing but what is stored under its id, so one without any has an empty list.
 func (a *API) listIntegrations(c *call) error {
 	org, err := c.org()
@@ -80,18 +97,27 @@ func (a *API) listIntegrations(c *call) error {
 	if err != nil {
 		return err
 	}
-	rows, next, err := a.o.DB.Credentials(c.r.Context(), org, after, n)
+	items, next, err := a.integrations(c.r.Context(), c.by, org, after, n)
 	if err != nil {
 		return err
 	}
-	if err := a.looked(c, "credential.list", org, ""); err != nil {
-		return err
+	return c.json(http.StatusOK, page{items, next})
+}
+
+// integrations shows an org's credentials, masked, and records that somebody looked.
+func (a *API) integrations(ctx context.Context, by store.Actor, org, after string, limit int) ([]integration, string, error) {
+	rows, next, err := a.o.DB.Credentials(ctx, org, after, limit)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := a.looked(ctx, by, "credential.list", org, ""); err != nil {
+		return nil, "", err
 	}
 	items := make([]integration, len(rows))
 	for i, row := range rows {
 		items[i] = a.show(row)
 	}
-	return c.json(http.StatusOK, page{items, next})
+	return items, next, nil
 }
 
 func (a *API) showIntegration(c *call) error {
@@ -99,69 +125,88 @@ func (a *API) showIntegration(c *call) error {
 	if err != nil {
 		return err
 	}
-	row, _, err := a.o.DB.Credential(c.r.Context(), ref)
-	if err != nil {
-		return noCredential(err, ref)
-	}
-	if err := a.looked(c, "credential.show", ref.Org, ref.Provider); err != nil {
+	if _, err := c.query(); err != nil {
 		return err
 	}
-	c.etag(row.Version)
-	return c.json(http.StatusOK, a.show(row))
+	shown, err := a.integration(c.r.Context(), c.by, ref)
+	if err != nil {
+		return err
+	}
+	c.etag(shown.Version)
+	return c.json(http.StatusOK, shown)
 }
 
-// change reads the body of PUT and PATCH.
-func (c *call) change() (fields json.RawMessage, active *bool, err error) {
-	var verify bool
-	err = c.read(field{"credentials", &fields}, field{"is_active", &active}, field{"verify", &verify})
-	if err == nil && verify {
-		err = problemVerify
+// integration shows one credential, masked, and records that somebody looked.
+func (a *API) integration(ctx context.Context, by store.Actor, ref store.Ref) (integration, error) {
+	row, _, err := a.o.DB.Credential(ctx, ref)
+	if err != nil {
+		return integration{}, noCredential(err, ref)
 	}
-	return fields, active, err
+	if err := a.looked(ctx, by, "credential.show", ref.Org, ref.Provider); err != nil {
+		return integration{}, err
+	}
+	return a.show(row), nil
 }
 
-func (a *API) putIntegration(c *call) error {
-	ref, p, err := c.ref()
-	if err != nil {
-		return err
-	}
-	ifVersion, err := c.ifVersion()
-	if err != nil {
-		return err
-	}
-	fields, active, err := c.change()
-	if err != nil {
-		return err
-	}
-	if len(fields) == 0 {
-		return badField("credentials", "is missing")
-	}
-	values, problems := p.Parse(fields)
-	if len(problems) > 0 {
-		return invalid(problems)
-	}
-	defer values.Wipe()
-	row, err := a.o.Keeper.Put(c.r.Context(), c.by, ref, values, credential.PutOptions{IfVersion: ifVersion, Active: active})
-	return a.changed(c, row, err, ifVersion)
+// A change is what PUT and PATCH ask for.
+type change struct {
+	fields    json.RawMessage // of the credential, an object; empty: as they are
+	active    *bool           // nil: as it is
+	verify    bool            // only if the provider honours it
+	ifVersion *int64          // only at this version, 0: only if there is none; nil: whatever is there
 }
 
-func (a *API) patchIntegration(c *call) error {
+// change reads a request to change a credential.
+func (c *call) change() (ch change, err error) {
+	if ch.ifVersion, err = c.ifVersion(); err != nil {
+		return ch, err
+	}
+	err = c.read(field{"credentials", &ch.fields}, field{"is_active", &ch.active}, field{"verify", &ch.verify})
+	return ch, err
+}
+
+func (a *API) putIntegration(c *call) error { return a.changeIntegration(c, a.putCredential) }
+
+func (a *API) patchIntegration(c *call) error { return a.changeIntegration(c, a.patchCredential) }
+
+func (a *API) changeIntegration(c *call, write func(context.Context, store.Actor, store.Ref, change) (*store.Credential, error)) error {
 	ref, _, err := c.ref()
 	if err != nil {
 		return err
 	}
-	ifVersion, err := c.ifVersion()
+	ch, err := c.change()
 	if err != nil {
 		return err
 	}
-	fields, active, err := c.change()
+	row, err := write(c.r.Context(), c.by, ref, ch)
+	return a.changed(c, row, err, ch.ifVersion)
+}
+
+// putCredential makes the fields the org's whole credential.
+func (a *API) putCredential(ctx context.Context, by store.Actor, ref store.Ref, ch change) (*store.Credential, error) {
+	o, err := a.checked(credential.PutOptions{IfVersion: ch.ifVersion, Active: ch.active}, ch.verify)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	row, err := a.o.Keeper.Patch(c.r.Context(), c.by, ref, credential.Patch{
-		Fields: fields, PutOptions: credential.PutOptions{IfVersion: ifVersion, Active: active},
-	})
-	return a.changed(c, row, noCredential(err, ref), ifVersion)
+	if len(ch.fields) == 0 {
+		return nil, badField("credentials", "is missing")
+	}
+	values, problems := provider.Named(ref.Provider).Parse(ch.fields)
+	if len(problems) > 0 {
+		return nil, invalid(problems)
+	}
+	defer values.Wipe()
+	return a.o.Keeper.Put(ctx, by, ref, values, o)
+}
+
+// patchCredential replaces the fields that are named and keeps the others.
+func (a *API) patchCredential(ctx context.Context, by store.Actor, ref store.Ref, ch change) (*store.Credential, error) {
+	o, err := a.checked(credential.PutOptions{IfVersion: ch.ifVersion, Active: ch.active}, ch.verify)
+	if err != nil {
+		return nil, err
+	}
+	row, err := a.o.Keeper.Patch(ctx, by, ref, credential.Patch{Fields: ch.fields, PutOptions: o})
+	return row, noCredential(err, ref)
 }
 
 // changed answers a write with what is there now.

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxDepth is how deep a body's JSON may nest; nothing that is accepted comes near.
@@ -18,7 +19,7 @@ const maxDepth = 32
 // A field of a request's object: where its value goes.
 type field struct {
 	name string
-	into any // *json.RawMessage (a part of the body), *string, *bool, **bool or *[]string
+	into any // *json.RawMessage (a part of the body), *string, **string, *bool, **bool or *[]string
 }
 
 // read reads the body as one JSON object, strictly: every member must be one of fields, none may stand twice at any depth, null counts
@@ -30,6 +31,9 @@ func (c *call) read(fields ...field) error {
 	body := bytes.TrimSpace(c.body)
 	if len(body) == 0 {
 		return badRequest("the body is empty: send a JSON object")
+	}
+	if !utf8.Valid(body) {
+		return badRequest("the body is not valid UTF-8")
 	}
 	if !json.Valid(body) {
 		return notJSON(body)
@@ -101,7 +105,7 @@ func assign(into any, raw []byte) string {
 	case *json.RawMessage:
 		*into = raw
 		return ""
-	case *string:
+	case *string, **string:
 		want = "a string"
 	case *bool, **bool:
 		want = "true or false"
@@ -110,6 +114,8 @@ func assign(into any, raw []byte) string {
 		if bytes.Contains(raw, []byte("null")) && slices.Contains(elements(raw), "null") {
 			return want // encoding/json would read it as ""
 		}
+	default:
+		panic("reading into another type") // a mistake of ours: it would be left unread in silence
 	}
 	if json.Unmarshal(raw, into) != nil {
 		return want

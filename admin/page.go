@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -63,11 +64,18 @@ func (c *call) paged() (after string, n int, err error) {
 	return q.Get("cursor"), n, err
 }
 
-// org is the org of the path.
+const malformedOrg = "is malformed: a letter or digit, then up to 63 letters, digits or . _ -"
+
+// org is the org of the path, or where the path names none that of the token.
 func (c *call) org() (string, error) {
 	org := c.r.PathValue("org")
+	if org == "" {
+		if org = c.who.org; org == "" {
+			return "", problemOrgRequired
+		}
+	}
 	if !store.IsOrg(org) {
-		return "", badField("org", "is malformed: a letter or digit, then up to 63 letters, digits or . _ -")
+		return "", badField("org", malformedOrg)
 	}
 	return org, nil
 }
@@ -101,6 +109,21 @@ func (c *call) ifVersion() (*int64, error) {
 		}
 	}
 	return nil, badRequest(`send one If-Match with the version as it came in ETag, like "3", or If-None-Match: *`)
+}
+
+// onlyVersion is the version of what never changes as long as it is there: tokens.
+const onlyVersion = 1
+
+// ifOnlyVersion checks the precondition of deleting such a thing.
+func (c *call) ifOnlyVersion() error {
+	ifVersion, err := c.ifVersion()
+	if err != nil {
+		return err
+	}
+	if expect, err := expected(ifVersion); err != nil || expect > onlyVersion {
+		return cmp.Or(err, error(problemStale))
+	}
+	return nil
 }
 
 // stale turns a lost race into the answer that a precondition asks for.

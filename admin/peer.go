@@ -76,34 +76,49 @@ func peerUID(c net.Conn) (uint32, error) {
 	return cred.Uid, nil
 }
 
-// admit decides whether the call may go on, before anything else is looked at.
+// admit decides who it is, and whether anybody at all may go on, before anything else is looked at. An admin token that comes over the
+// socket narrows what its peer may do.
 func (a *API) admit(c *call, pattern string) error {
 	p := c.peer
-	switch {
-	case p == nil:
-		return problemPeer
-	case p.unix && p.uid != overflowUID && (p.uid == 0 || p.uid == a.o.UID):
-		c.by = store.Actor{Name: p.name, From: p.from}
-		return nil
-	case p.unix:
-		c.by = store.Actor{Name: p.name, From: p.from}
+	if p == nil {
 		return problemPeer
 	}
-	c.by = store.Actor{From: p.from}
-	if err := fromBrowser(c.r); err != nil {
+	c.by = store.Actor{Name: p.name, From: p.from}
+	if p.unix {
+		if p.uid == overflowUID || p.uid != 0 && p.uid != a.o.UID {
+			return problemPeer
+		}
+		c.who = identity{Actor: c.by}
+	} else if err := a.fromBrowser(c.r); err != nil {
 		return err
 	}
 	if pattern == "/healthz" || pattern == "/readyz" {
 		return nil
 	}
-	c.w.Header().Set("WWW-Authenticate", `Bearer realm="keyward"`)
-	return problemUnauthenticated
+	token, given, err := bearer(c.r)
+	switch {
+	case !given && p.unix:
+		return nil
+	case !given:
+		err = problemUnauthenticated
+	case err == nil:
+		c.who, err = a.identify(c.r.Context(), token, p.from)
+	}
+	if err != nil {
+		c.who = identity{}
+		if problemFor(err).Status == http.StatusUnauthorized {
+			c.w.Header().Set("WWW-Authenticate", `Bearer realm="keyward"`)
+		}
+		return err
+	}
+	c.by = c.who.Actor
+	return nil
 }
 
 // fromBrowser refuses what a web page could have made its visitor's browser send to a loopback address: a name that resolves here (DNS
 // rebinding), or a request from another origin.
-func fromBrowser(r *http.Request) error {
-	if !ownHost(r) {
+func (a *API) fromBrowser(r *http.Request) error {
+	if !a.o.AnyHost && !ownHost(r) {
 		return problemHost
 	}
 	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {

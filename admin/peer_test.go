@@ -82,7 +82,7 @@ func getAs(t *testing.T, uid int, socket, path string) *http.Response {
 	return resp
 }
 
-func TestOverTCPOnlyTheProbesAnswer(t *testing.T) {
+func TestOverTCPOnlyTheProbesAnswerWithoutAToken(t *testing.T) {
 	s := newServer(t, sqliteURL(t))
 	tcp := "http://" + s.tcp
 	for _, path := range []string{"/healthz", "/readyz", "/readyz?verbose"} {
@@ -90,10 +90,10 @@ func TestOverTCPOnlyTheProbesAnswer(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
-	for _, path := range []string{"/api/orgs", "/api/audit", acmeTwilio, "/no/such/path", "/"} {
-		p := s.isProblem(s.askAt(tcp, "GET", path, "", "Authorization: Bearer x"), 401, "unauthenticated")
-		if !strings.Contains(p.Detail, "socket") {
-			t.Errorf("does not say where to go: %s", p.Detail)
+	for _, path := range []string{"/api/orgs", "/api/audit", "/api/openapi.json", acmeTwilio, "/no/such/path", "/"} {
+		a := s.askAt(tcp, "GET", path, "")
+		if p := s.isProblem(a, 401, "unauthenticated"); !strings.Contains(p.Detail, "socket") || a.header.Get("WWW-Authenticate") == "" {
+			t.Errorf("does not say what is needed: %s", p.Detail)
 		}
 	}
 }

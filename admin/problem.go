@@ -3,8 +3,10 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/provider"
@@ -41,13 +43,13 @@ func (p *Problem) Error() string {
 // The problems that the API knows. Handlers return them, or a sentinel that the table below turns into one.
 var (
 	problemPeer            = &Problem{Status: http.StatusForbidden, Code: "peer_forbidden", Detail: "only root and the sidecar's own user may use the admin socket"}
-	problemUnauthenticated = &Problem{Status: http.StatusUnauthorized, Code: "unauthenticated", Detail: "over TCP the admin API needs an admin token, and there are none yet: use the admin socket"}
+	problemUnauthenticated = &Problem{Status: http.StatusUnauthorized, Code: "unauthenticated", Detail: "over TCP the admin API needs an admin token, as Authorization: Bearer kwa…; keyward admin-tokens add makes one over the admin socket"}
 	problemHost            = &Problem{Status: http.StatusForbidden, Code: "host_forbidden", Detail: "Host is neither loopback nor the address that was dialled"}
 	problemBrowser         = &Problem{Status: http.StatusForbidden, Code: "browser_request", Detail: "requests made by other web pages are refused"}
+	problemOrgRequired     = &Problem{Status: http.StatusBadRequest, Code: "org_required", Detail: "this path is short for the org of an org-bound token; an operator names the org: /api/orgs/ORG/integrations"}
 	problemNoRoute         = &Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such path"}
 	problemMethod          = &Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "the path has no such method; Allow lists those it has"}
 	problemBodySize        = &Problem{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: "the body is over 1 MiB"}
-	problemVerify          = &Problem{Status: http.StatusNotImplemented, Code: "not_available", Detail: "verification with the provider is not available yet; nothing was changed: leave out verify"}
 	problemStale           = &Problem{Status: http.StatusPreconditionFailed, Code: "version_conflict", Detail: "it was changed since it was read: read it again and send its current version"}
 	problemBusy            = &Problem{Status: http.StatusConflict, Code: "conflict", Detail: "others keep changing it: try again"}
 	problemInternal        = &Problem{Status: http.StatusInternalServerError, Code: "internal_error", Detail: "the sidecar could not handle the request; its log says more"}
@@ -75,6 +77,13 @@ func problemFor(err error) *Problem {
 	if errors.As(err, &bad) {
 		return invalid(bad.Fields)
 	}
+	if p := told(err); p != nil {
+		return p
+	}
+	var refused *credential.RefusedError
+	if errors.As(err, &refused) {
+		return refusedByProvider(refused.Verdict)
+	}
 	var claimed *store.ClaimedError
 	if errors.As(err, &claimed) {
 		return &Problem{
@@ -91,6 +100,18 @@ func problemFor(err error) *Problem {
 		}
 	}
 	return problemInternal
+}
+
+// told is the problem of an error of a package below that says itself how it is answered; nil: err is none.
+func told(err error) *Problem {
+	var says interface {
+		Problem() (status int, code, detail string, retryAfter time.Duration)
+	}
+	if !errors.As(err, &says) {
+		return nil
+	}
+	status, code, detail, after := says.Problem()
+	return &Problem{Status: status, Code: code, Detail: detail, retryAfter: int(math.Ceil(after.Seconds()))}
 }
 
 // badRequest is a 400 about the request as a whole.

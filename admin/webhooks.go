@@ -72,6 +72,12 @@ func (a *API) listDeliveries(c *call) error {
 	if !slices.Contains([]store.State{"", store.Pending, store.Delivered, store.Dead}, f.State) {
 		return badField("state", "must be pending, delivered or dead")
 	}
+	if c.who.org != "" {
+		if f.Org != "" && f.Org != c.who.org {
+			return problemNoSuchOrg
+		}
+		f.Org = c.who.org
+	}
 	if f.Org != "" && !store.IsOrg(f.Org) {
 		return badField("org", "is malformed")
 	}
@@ -90,44 +96,57 @@ func (a *API) listDeliveries(c *call) error {
 }
 
 func (a *API) showDelivery(c *call) error {
-	d, err := a.delivery(c)
+	if _, err := c.query(); err != nil {
+		return err
+	}
+	d, err := a.delivery(c.r.Context(), c.who, c.r.PathValue("delivery"))
 	if err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, showDelivery(d))
 }
 
-func (a *API) delivery(c *call) (*store.Delivery, error) {
-	d, err := a.o.DB.Delivery(c.r.Context(), c.r.PathValue("delivery"))
-	if errors.Is(err, store.ErrNotFound) {
-		err = missing("there is no delivery of that id")
+// delivery reads a delivery that is within reach.
+func (a *API) delivery(ctx context.Context, who identity, id string) (*store.Delivery, error) {
+	d, err := a.o.DB.Delivery(ctx, id)
+	if errors.Is(err, store.ErrNotFound) || err == nil && !who.reaches(d.Org) {
+		return nil, missing("there is no delivery of that id")
 	}
 	return d, err
 }
 
-// redeliver makes a delivery due now, to where the configuration sends it by now. The answer is the delivery as it stands then.
+// redeliver answers with the delivery as it stands then.
 func (a *API) redeliver(c *call) error {
 	if err := c.readIfAny(); err != nil {
 		return err
 	}
-	d, err := a.delivery(c)
+	d, err := a.redeliverNow(c.r.Context(), c.who, c.r.PathValue("delivery"))
 	if err != nil {
 		return err
+	}
+	return c.json(http.StatusOK, showDelivery(d))
+}
+
+// redeliverNow makes a delivery due now, to where the configuration sends it by now.
+func (a *API) redeliverNow(ctx context.Context, who identity, id string) (*store.Delivery, error) {
+	d, err := a.delivery(ctx, who, id)
+	if err != nil {
+		return nil, err
 	}
 	target := ""
 	if a.o.Webhooks.Target != nil {
 		target = a.o.Webhooks.Target(d.Provider, d.Org)
 	}
-	if err := a.o.DB.Redeliver(c.r.Context(), c.by, d.ID, target); err != nil {
-		return err
+	if err := a.o.DB.Redeliver(ctx, who.Actor, d.ID, target); err != nil {
+		return nil, err
 	}
-	if d, err = a.delivery(c); err != nil {
-		return err
+	if d, err = a.delivery(ctx, who, id); err != nil {
+		return nil, err
 	}
 	if a.o.Webhooks.Wake != nil {
 		a.o.Webhooks.Wake()
 	}
-	return c.json(http.StatusOK, showDelivery(d))
+	return d, nil
 }
 
 // readIfAny is read for a request that needs no body.

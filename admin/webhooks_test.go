@@ -83,7 +83,7 @@ func TestDeliveries(t *testing.T) {
 	s.must(200, "POST", "/api/webhooks/deliveries/"+second.ID+"/redeliver", "{}")
 	s.refuse(404, "not_found", "POST", "/api/webhooks/deliveries/wd_none/redeliver", "")
 	s.refuse(400, "bad_request", "POST", "/api/webhooks/deliveries/"+first.ID+"/redeliver", `{"force":true}`)
-	if audit := s.must(200, "GET", "/api/audit?action=webhook.redeliver", ""); strings.Count(audit.body, `"webhook.redeliver"`) != 2 || !strings.Contains(audit.body, first.ID) {
+	if audit := s.must(200, "GET", "/api/audit?action=webhook.redeliver&result=ok", ""); strings.Count(audit.body, `"webhook.redeliver"`) != 2 || !strings.Contains(audit.body, first.ID) {
 		t.Errorf("%s", audit.body)
 	}
 	for _, text := range []string{s.log.String(), a.body, s.must(200, "GET", "/api/webhooks/deliveries", "").body, s.must(200, "GET", "/api/audit", "").body} {
@@ -109,6 +109,7 @@ func TestWebhookTest(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	s.must(200, "POST", path, "")
+	s.withToken(ofAcme).must(200, "POST", "/api/integrations/vapi/webhook-test", "")
 	s.refuse(400, "bad_request", "POST", path, `{"type":"a b"}`)
 	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/stripe/webhook-test", "")
 	fails = store.ErrNotFound
@@ -117,7 +118,7 @@ func TestWebhookTest(t *testing.T) {
 	s.refuse(424, "credential_incomplete", "POST", path, "")
 	fails = errors.New("internal")
 	s.refuse(500, "internal_error", "POST", path, "")
-	if audit := s.must(200, "GET", "/api/audit?action=webhook.test", "").body; strings.Count(audit, `"webhook.test"`) != 2 {
+	if audit := s.must(200, "GET", "/api/audit?action=webhook.test&result=ok", "").body; strings.Count(audit, `"webhook.test"`) != 3 {
 		t.Errorf("%s", audit)
 	}
 }

@@ -25,6 +25,14 @@ func TestNewToken(t *testing.T) {
 	}
 }
 
+func TestAdminTokenIsNoCallersToken(t *testing.T) {
+	token, hash := NewAdminToken()
+	other, _ := NewToken()
+	if !IsAdminToken([]byte(token)) || IsToken([]byte(token)) || IsAdminToken([]byte(other)) || hash != HashToken([]byte(token)) {
+		t.Errorf("%d characters, of the wrong form", len(token))
+	}
+}
+
 // Every number has a token of its own, of the same length: no bit is lost.
 func TestTokenHoldsAllBits(t *testing.T) {
 	cases := [][32]byte{{}, {31: 1}}
@@ -41,7 +49,7 @@ func TestTokenHoldsAllBits(t *testing.T) {
 		cases = append(cases, b)
 	}
 	for _, bits := range cases {
-		token := encodeToken(bits)
+		token := encodeToken(tokenPrefix, bits)
 		n := new(big.Int)
 		for _, c := range token[3:] {
 			n.Mul(n, big.NewInt(62)).Add(n, big.NewInt(int64(strings.IndexByte(base62, c))))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
@@ -27,10 +28,33 @@ type PutOptions struct {
 	// Active sets whether requests may use it. Nil: a new one is active, an existing one stays as it is, so that what was disabled
 	// for a reason is not enabled by a mere replacement.
 	Active *bool
+	// Check is asked about the fields before they are written, and only what it finds valid is: else a *RefusedError. It may replace
+	// what the provider replaces on the way (a refresh token). Nil: nothing is asked.
+	Check func(ctx context.Context, p *provider.Provider, values provider.Values) provider.Verdict
+}
+
+// A RefusedError is the verdict that kept a credential from being written.
+type RefusedError struct{ Verdict provider.Verdict }
+
+func (e *RefusedError) Error() string {
+	return "the credential is " + string(e.Verdict.State) + ": " + e.Verdict.Reason
+}
+
+// check asks about values, and notes in next what was found out.
+func (o PutOptions) check(ctx context.Context, p *provider.Provider, values provider.Values, next *store.Credential) error {
+	if o.Check == nil {
+		return nil
+	}
+	v := o.Check(ctx, p, values)
+	if v.State != provider.Valid && v.State != provider.ValidRestricted {
+		return &RefusedError{v}
+	}
+	next.Verification, next.LastVerifiedAt, next.VerificationError = string(v.State), time.Now(), ""
+	return nil
 }
 
 // Put makes values the org's whole credential. Errors: ErrUnknownProvider, *InvalidError, store.ErrConflict, store.ErrClaimed (an account
-// id belongs to another org) and store.ErrUnavailable.
+// id belongs to another org) and store.ErrUnavailable. A former credential beside the one that it replaces is retired with that.
 func (k *Keeper) Put(ctx context.Context, by store.Actor, ref store.Ref, values provider.Values, o PutOptions) (*store.Credential, error) {
 	p := provider.Named(ref.Provider)
 	if p == nil {
@@ -39,6 +63,7 @@ func (k *Keeper) Put(ctx context.Context, by store.Actor, ref store.Ref, values 
 	if problems := p.Validate(values); len(problems) > 0 {
 		return nil, &InvalidError{problems}
 	}
+	next := &store.Credential{Ref: ref}
 	for attempt := 1; ; attempt++ {
 		row, err := k.current(ctx, ref)
 		if err != nil {
@@ -47,7 +72,12 @@ func (k *Keeper) Put(ctx context.Context, by store.Actor, ref store.Ref, values 
 		if o.IfVersion != nil && *o.IfVersion != row.shown() {
 			return nil, store.ErrConflict
 		}
-		next := &store.Credential{Ref: ref, Active: row.c == nil || row.c.Active}
+		if attempt == 1 {
+			if err := o.check(ctx, p, values, next); err != nil {
+				return nil, err
+			}
+		}
+		next.Active = row.c == nil || row.c.Active
 		if o.Active != nil {
 			next.Active = *o.Active
 		}
@@ -72,7 +102,10 @@ func (k *Keeper) Patch(ctx context.Context, by store.Actor, ref store.Ref, chang
 		return nil, ErrUnknownProvider
 	}
 	if len(change.Fields) == 0 {
-		return k.setActive(ctx, by, ref, change.PutOptions)
+		if change.Check == nil {
+			return k.setActive(ctx, by, ref, change.PutOptions)
+		}
+		change.Fields = []byte("{}")
 	}
 	for attempt := 1; ; attempt++ {
 		row, values, err := k.Values(ctx, ref)
@@ -88,11 +121,14 @@ func (k *Keeper) Patch(ctx context.Context, by store.Actor, ref store.Ref, chang
 		if err != nil {
 			return nil, err
 		}
-		next := &store.Credential{Ref: ref, Active: row.Active}
+		next := &store.Credential{Ref: ref, Active: row.Active, Previous: former(row)}
 		if change.Active != nil {
 			next.Active = *change.Active
 		}
-		err = k.write(ctx, by, p, next, merged, row.Version)
+		err = change.check(ctx, p, merged, next)
+		if err == nil {
+			err = k.write(ctx, by, p, next, merged, row.Version)
+		}
 		merged.Wipe()
 		if !again(err, attempt, change.IfVersion) {
 			return written(next, err)
@@ -148,8 +184,9 @@ func (k *Keeper) ReplaceField(ctx context.Context, by store.Actor, ref store.Ref
 			return nil, err
 		}
 		next := &store.Credential{
-			Ref: ref, Active: row.Active,
-			LastVerifiedAt: row.LastVerifiedAt, VerificationError: row.VerificationError, // the same consent, so what was found out still holds
+			Ref: ref, Active: row.Active, Previous: former(row),
+			// The same consent, so what was found out still holds.
+			Verification: row.Verification, LastVerifiedAt: row.LastVerifiedAt, VerificationError: row.VerificationError,
 		}
 		err = k.write(ctx, by, p, next, merged, row.Version)
 		merged.Wipe()
@@ -214,10 +251,7 @@ func (k *Keeper) current(ctx context.Context, ref store.Ref) (state, error) {
 // write seals values as the version after latest and puts the row, unless someone else has taken that version.
 func (k *Keeper) write(ctx context.Context, by store.Actor, p *provider.Provider, next *store.Credential, values provider.Values, latest int64) error {
 	next.Version, next.SealedVersion = latest+1, latest+1
-	next.Accounts = next.Accounts[:0]
-	for _, a := range p.Accounts(values) {
-		next.Accounts = append(next.Accounts, store.Account{Field: a.Field, ID: a.ID})
-	}
+	next.Accounts = k.accounts(p, next, values)
 	plain := values.Encode(nil)
 	next.Sealed = k.Keys.Seal(nil, plain, next.AppendContext(nil))
 	clear(plain)

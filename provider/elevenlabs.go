@@ -1,5 +1,10 @@
 package provider
 
+import (
+	"bytes"
+	"encoding/json"
+)
+
 // ElevenLabs makes speech: https://elevenlabs.io/docs/api-reference/introduction. A workspace with data residency is one of its own, with
 // keys of its own, at a host of its own. WebSockets are authenticated by the same header on the upgrade.
 var ElevenLabs = Provider{
@@ -29,6 +34,7 @@ var ElevenLabs = Provider{
 	},
 	AuthHeaders: callerHeaders("Xi-Api-Key"),
 	AuthParams:  []string{"authorization", "xi-api-key", "xi_api_key"},
+	Probe:       Probe{Paths: onePath("/v1/user"), Read: readElevenLabsProbe},
 	Inject:      injectElevenLabs,
 	SecretRoutes: []SecretRoute{
 		{Method: "POST", Path: "/v1/service-accounts/*/api-keys"},
@@ -54,3 +60,40 @@ func injectElevenLabs(r *Request, s Secret) error {
 var errNoAPIKey = &IncompleteError{"api_key"}
 
 func asTyped(id string) string { return id }
+
+// readElevenLabsProbe: https://elevenlabs.io/docs/developers/resources/errors. 401 stands for a wrong key, for one that lacks a permission
+// and for one without credits; detail is an object with a code, or the older status, or a bare text.
+func readElevenLabsProbe(status int, body []byte) (Verdict, bool) {
+	if passing(status) || !isJSON(body, '{') {
+		return unproven(status), false
+	}
+	if status == 200 {
+		return Verdict{State: Valid}, false
+	}
+	var answer struct {
+		Detail json.RawMessage `json:"detail"`
+	}
+	_ = json.Unmarshal(body, &answer) // it is an object; a detail of any form fits
+	var detail struct {
+		Code   string `json:"code"`
+		Status string `json:"status"`
+	}
+	if isJSON(answer.Detail, '{') {
+		_ = json.Unmarshal(answer.Detail, &detail) // of another form: it names nothing
+	}
+	bare, _ := unquote(answer.Detail)
+	for _, name := range []string{detail.Code, detail.Status} {
+		switch name {
+		case "missing_permissions":
+			return Verdict{State: ValidRestricted, Reason: "ElevenLabs takes the key, and does not permit it to read the account"}, false
+		case "quota_exceeded":
+			return Verdict{State: ValidRestricted, Reason: "ElevenLabs takes the key, and its credits are used up"}, false
+		case "invalid_api_key":
+			return Verdict{State: Invalid, Reason: "ElevenLabs does not know the key: a wrong or deleted one, or one of another region"}, false
+		}
+	}
+	if bytes.EqualFold(bare, []byte("Invalid API key")) {
+		return Verdict{State: Invalid, Reason: "ElevenLabs does not know the key: a wrong or deleted one, or one of another region"}, false
+	}
+	return unproven(status), false
+}

@@ -19,4 +19,5 @@ type Token struct {
 	Access  []byte
 	Refresh []byte        // a new refresh token, when the provider rotated it
 	Life    time.Duration // how long Access lives, counted from the answer
+	Scope   string        // what it is good for, as the provider says; empty: it does not
 }

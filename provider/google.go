@@ -17,7 +17,7 @@ var GoogleCalendar = Provider{
 	Name:        "google_calendar",
 	Title:       "Google Calendar",
 	Hosts:       []string{googleHost, "calendar.googleapis.com", "www.mtls.googleapis.com"},
-	OwnHosts:    []string{googleTokenHost},
+	OwnHosts:    []string{googleTokenHost, googleConsentHost},
 	DefaultHost: always(googleHost),
 	Fields: []Field{
 		{
@@ -54,15 +54,24 @@ var GoogleCalendar = Provider{
 	// https://cloud.google.com/apis/docs/system-parameters: each may have a $ in front. bearer_token is that of older APIs.
 	AuthParams: []string{"access_token", "oauth_token", "key", "bearer_token", "$access_token", "$oauth_token", "$key", "$bearer_token"},
 	Inject:     injectGoogle,
+	Probe:      Probe{Paths: onePath("/calendar/v3/users/me/calendarList?maxResults=1&fields=kind"), Read: readGoogleProbe},
 	Exchange: &Exchange{
 		Host: googleTokenHost, Path: "/token", RefreshField: "refresh_token",
 		Form: appendGoogleForm, Read: readGoogleToken,
+	},
+	// https://developers.google.com/identity/protocols/oauth2/web-server. Without prompt=consent a second consent yields no refresh token.
+	Consent: &Consent{
+		Host: googleConsentHost, Path: "/o/oauth2/v2/auth", Issuer: "https://" + googleConsentHost,
+		Params: map[string]string{"access_type": "offline", "prompt": "consent"},
+		Scopes: []string{"https://www.googleapis.com/auth/calendar"},
 	},
 }
 
 const (
 	googleHost      = "www.googleapis.com"
 	googleTokenHost = "oauth2.googleapis.com"
+	// Keyward itself never calls it: browsers are sent there. It is listed so that --upstream can send them elsewhere.
+	googleConsentHost = "accounts.google.com"
 )
 
 func injectGoogle(r *Request, _ Secret) error {
@@ -108,6 +117,7 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 		Refresh text            `json:"refresh_token"`
 		Expires json.RawMessage `json:"expires_in"`
 		Type    string          `json:"token_type"`
+		Scope   string          `json:"scope"`
 		Error   json.RawMessage `json:"error"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
@@ -118,7 +128,7 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 	if status >= 400 && status < 500 {
 		code, _ := unquote(answer.Error)
 		if i := slices.Index(googleRejects, string(code)); i >= 0 {
-			return Token{}, fmt.Errorf("%w: %s", ErrRejected, googleRejects[i])
+			return Token{}, &RejectedError{googleRejects[i]}
 		}
 	}
 	usable := status == 200 && visible.Match(answer.Access) && (answer.Type == "" || strings.EqualFold(answer.Type, "Bearer")) &&
@@ -128,9 +138,42 @@ func readGoogleToken(status int, body []byte) (Token, error) {
 		clear(answer.Refresh)
 		return Token{}, fmt.Errorf("%w: status %d", errNoToken, status)
 	}
-	t := Token{Access: answer.Access, Refresh: answer.Refresh, Life: tokenLife}
+	t := Token{Access: answer.Access, Refresh: answer.Refresh, Life: tokenLife, Scope: answer.Scope}
 	if n, err := strconv.ParseInt(strings.Trim(string(answer.Expires), `"`), 10, 64); err == nil && n > 0 {
 		t.Life = time.Duration(min(n, int64(maxTokenLife/time.Second))) * time.Second
 	}
 	return t, nil
+}
+
+// readGoogleProbe: https://developers.google.com/workspace/calendar/api/guides/errors. The consent has just yielded a token by then, so what
+// is left to find out is whether it covers the calendar.
+func readGoogleProbe(status int, body []byte) (Verdict, bool) {
+	if passing(status) || !isJSON(body, '{') {
+		return unproven(status), false
+	}
+	if status == 200 {
+		return Verdict{State: Valid}, false
+	}
+	var answer struct {
+		Error struct {
+			Errors []struct {
+				Reason string `json:"reason"`
+			} `json:"errors"`
+			Details []struct {
+				Reason string `json:"reason"`
+			} `json:"details"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(body, &answer) // of another form: it gives no reason
+	for _, e := range append(answer.Error.Errors, answer.Error.Details...) {
+		switch e.Reason {
+		case "authError":
+			return Verdict{State: Invalid, Reason: "Google does not take the access tokens of this consent: connect again", Reconnect: true}, false
+		case "insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT":
+			return Verdict{State: ValidRestricted, Reason: "the consent does not cover the list of calendars"}, false
+		case "accessNotConfigured", "SERVICE_DISABLED":
+			return Verdict{State: ValidRestricted, Reason: "the Calendar API is not enabled for the OAuth client's project"}, false
+		}
+	}
+	return unproven(status), false
 }

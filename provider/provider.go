@@ -46,10 +46,15 @@ type Provider struct {
 	// overwritten before the app gets them where the operator says so. Nil: its webhooks have none.
 	WebhookFields []string
 
+	// Probe finds out whether the provider honours a credential.
+	Probe Probe
+
 	// Complete adds to a form body what the credential knows and the caller left out (Twilio's sender). Nil for most.
 	Complete *Completion
 	// Exchange trades the credential for a short-lived token that Inject then uses (Google). Nil for most.
 	Exchange *Exchange
+	// Consent is how an org gives the consent that its credential is made of (Google). Nil for most; never without an Exchange.
+	Consent *Consent
 }
 
 // All lists every provider there is, in the order in which people see them.
@@ -74,6 +79,20 @@ var (
 	// ErrRejected: the provider no longer honours the credential (Google's invalid_grant).
 	ErrRejected = errors.New("provider no longer honours the credential")
 )
+
+// A RejectedError says why, by the provider's own code, which is one of those that its Exchange knows; it is an ErrRejected.
+type RejectedError struct{ Code string }
+
+func (e *RejectedError) Error() string        { return ErrRejected.Error() + ": " + e.Code }
+func (e *RejectedError) Is(target error) bool { return target == ErrRejected }
+
+// Verdict is what that means for the credential.
+func (e *RejectedError) Verdict() Verdict {
+	if e.Code == "invalid_grant" {
+		return Verdict{State: Invalid, Reason: "the org's consent was taken back or ran out (invalid_grant): connect again", Reconnect: true}
+	}
+	return Verdict{State: Invalid, Reason: "the provider does not take the OAuth client (" + e.Code + "): see client_id and client_secret"}
+}
 
 // An IncompleteError names the missing field; it is an ErrIncomplete.
 type IncompleteError struct{ Field string }

@@ -1,6 +1,10 @@
 package provider
 
-import "regexp"
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+)
 
 // Resend sends e-mail: https://resend.com/docs/api-reference/introduction. One host, one key, no account id anywhere. It refuses
 // requests without a User-Agent: https://resend.com/docs/api-reference/introduction#user-agent.
@@ -22,6 +26,7 @@ var Resend = Provider{
 		webhookSecret("Begins with whsec_. In Resend's dashboard at the webhook's endpoint.", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"),
 	},
 	UserAgent:   true,
+	Probe:       Probe{Paths: onePath("/domains"), Read: readResendProbe},
 	AuthHeaders: callerHeaders(),
 	Inject:      bearer("api_key"),
 	SecretRoutes: []SecretRoute{
@@ -36,3 +41,26 @@ var Resend = Provider{
 }
 
 const resendHost = "api.resend.com"
+
+// readResendProbe: https://resend.com/docs/api-reference/errors. A key that may only send is refused with 401, and a wrong one with 400, 401
+// or 403: the name and the message tell, the status does not.
+func readResendProbe(status int, body []byte) (Verdict, bool) {
+	var answer struct {
+		Name    string          `json:"name"`
+		Message json.RawMessage `json:"message"`
+		Data    json.RawMessage `json:"data"`
+	}
+	if passing(status) || !isJSON(body, '{') || json.Unmarshal(body, &answer) != nil {
+		return unproven(status), false
+	}
+	message, _ := unquote(answer.Message)
+	switch {
+	case answer.Name == "restricted_api_key":
+		return Verdict{State: ValidRestricted, Reason: "Resend takes the key for sending only"}, false
+	case answer.Name == "invalid_api_key", bytes.HasPrefix(message, []byte("API key is invalid")):
+		return Verdict{State: Invalid, Reason: "Resend does not know the key: it is wrong or was deleted"}, false
+	case status == 200 && len(answer.Data) > 0:
+		return Verdict{State: Valid}, false
+	}
+	return unproven(status), false
+}

@@ -16,6 +16,12 @@ type Secret struct{ b []byte }
 // Open wraps the plain text of a sealed credential. The Secret refers to b and does not copy it. What is no credential has no fields.
 func Open(b []byte) Secret { return Secret{b} }
 
+// IsZero says whether it is no credential at all.
+func (s Secret) IsZero() bool { return len(s.b) == 0 }
+
+// Len is how many bytes it takes up: more than all its fields together.
+func (s Secret) Len() int { return len(s.b) }
+
 // Wipe overwrites the secret's memory.
 func (s Secret) Wipe() { clear(s.b) }
 

@@ -85,6 +85,7 @@ var Twilio = Provider{
 		{Host: "verify", Path: "/v2/services/*/accesstokens", Names: []string{"token"}},
 		{Path: "/**", Names: []string{"auth_token", "secondary_auth_token"}, Maybe: true},
 	},
+	Probe:    Probe{Paths: twilioProbes, Read: readTwilioProbe},
 	Complete: &Completion{Match: isTwilioMessage, Append: appendTwilioSender},
 }
 

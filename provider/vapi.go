@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"bytes"
 	"encoding/json"
 	"regexp"
 	"slices"
@@ -43,6 +44,7 @@ var Vapi = Provider{
 		webhookSecret("What webhook_auth is made with.", "a-secret-of-your-own-choice"),
 	},
 	Check:       checkVapi,
+	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe},
 	AuthHeaders: callerHeaders(),
 	Inject:      injectVapi,
 	SecretRoutes: []SecretRoute{
@@ -211,6 +213,27 @@ func isBase64(s string) bool {
 }
 
 var base64ish = regexp.MustCompile(`^[A-Za-z0-9+/_-]+={0,2}$`)
+
+// readVapiProbe: https://docs.vapi.ai/security-and-privacy/api-keys. Errors are {"message": text or list, "error", "statusCode"}; what a
+// bot rule in front of Vapi says is HTML, and nothing about the key.
+func readVapiProbe(status int, body []byte) (Verdict, bool) {
+	if status == 200 && isJSON(body, '[') {
+		return Verdict{State: Valid}, false
+	}
+	var answer struct {
+		Message json.RawMessage `json:"message"`
+		Error   string          `json:"error"`
+		Status  int             `json:"statusCode"`
+	}
+	if passing(status) || !isJSON(body, '{') || json.Unmarshal(body, &answer) != nil {
+		return unproven(status), false
+	}
+	message, _ := unquote(answer.Message)
+	if bytes.HasPrefix(message, []byte("Invalid Key")) || answer.Status == 401 && answer.Error == "Unauthorized" {
+		return Verdict{State: Invalid, Reason: "Vapi does not know the key: a wrong or deleted one, the public key in the private one's place, or one of another region"}, false
+	}
+	return unproven(status), false
+}
 
 func injectVapi(r *Request, s Secret) error {
 	key, missing := s.Field("api_key"), errNoAPIKey

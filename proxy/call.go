@@ -40,14 +40,17 @@ type call struct {
 	up      *upstreamConn // while the call owns it
 	upload  *upload       // a body that is sent while the answer is awaited; nil: none
 
-	body      []byte // read whole before it is sent, if bodyRead
-	bodyRead  bool
-	completes bool // the provider's Complete has yet to see the body
-	upgrade   bool
-	mask      *mask.Fields // fields of the answer that are overwritten; nil: none
-	readable  bool         // the provider is asked for an answer that can be read
-	begun     bool         // the provider has begun to answer
-	renewed   bool         // an exchanged token was renewed after a 401
+	body        []byte // read whole before it is sent, if bodyRead
+	bodyRead    bool
+	completes   bool // the provider's Complete has yet to see the body
+	upgrade     bool
+	mask        *mask.Fields // fields of the answer that are overwritten; nil: none
+	readable    bool         // the provider is asked for an answer that can be read
+	begun       bool         // the provider has begun to answer
+	renewed     bool         // an exchanged token was renewed after a 401
+	former      bool         // the former credential is used, after a 401 to the one that takes its place
+	completed   bool         // body is longer than it came, by what the credential knows
+	completedAt int          // its length as it came
 
 	plain, value, token, out []byte  // hold secrets; see makeRoom and wipe
 	mint                     *minted // that token came from
@@ -96,6 +99,9 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *call {
 // end writes the decision line and gives the call back. Nobody may touch it afterwards.
 func (c *call) end() {
 	p := c.p
+	if c.status >= 500 && c.route.provider != nil {
+		p.measured[c.route.provider].errors.Add(1)
+	}
 	p.logDecision(c)
 	c.leave()
 	c.wipe()
@@ -105,6 +111,7 @@ func (c *call) end() {
 	c.route = route{}
 	c.request = provider.Request{}
 	c.begun, c.readable, c.scanned, c.hit, c.bodyRead, c.completes, c.upgrade, c.renewed = false, false, false, false, false, false, false, false
+	c.former, c.completed, c.completedAt = false, false, 0
 	c.org, c.assistant, c.body = c.org[:0], "", c.body[:0]
 	if cap(c.body) > maxKept {
 		c.body = nil

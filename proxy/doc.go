@@ -11,6 +11,8 @@
 //	secretroute.go         routes that hand out secrets
 //	secret.go              the credential: looked up, opened, wiped
 //	exchange.go            short-lived tokens that are traded for a credential (Google)
+//	former.go              a credential beside the one that takes its place
+//	ask.go, suspect.go     questions of our own; who is told that a credential was refused
 //	inject.go              the head that goes to the provider, built in memory of ours
 //	upstream.go, guard.go  pooled connections to the provider, and what lies under their TLS
 //	forward.go, upload.go  sending, waiting, once more where that is safe; inflight.go bounds how much of it
@@ -18,6 +20,7 @@
 //	websocket.go           upgraded connections
 //	gone.go                whether the caller is still there
 //	errors.go, log.go      the answers that are Keyward's own; one decision line per request
+//	measure.go             how many, how long, by provider
 //
 // The caller's side is served by fasthttp. The provider's side is our own, because no secret may stay behind in a library's buffers,
 // a request whose first byte was written must never be sent again, and a connection must be known to be clean before the next org

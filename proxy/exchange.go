@@ -1,10 +1,8 @@
 package proxy
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -134,10 +132,16 @@ func (x *exchanges) wipe() {
 func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted {
 	m := &minted{from: row.Version, version: row.Version}
 	t, bad := x.trade(row, prov)
-	x.p.stats.Exchanges.Add(1)
+	if bad == refuseRejected {
+		if next := x.successor(row); next != nil {
+			row, m.version = next, next.Version
+			t, bad = x.trade(row, prov)
+		}
+	}
 	defer func() { clear(t.Access); clear(t.Refresh) }()
 	switch {
 	case bad == refuseRejected:
+		x.p.suspect(row, fasthttp.StatusUnauthorized)
 		m.bad, m.until = bad, time.Now().Add(rejectedFor)
 	case bad != nil:
 		m.bad = bad // not kept: the next request asks again
@@ -160,69 +164,57 @@ func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted
 	return m
 }
 
-// trade asks the provider's token endpoint.
-func (x *exchanges) trade(row *store.Credential, prov *provider.Provider) (t provider.Token, bad *refusal) {
-	ex := prov.Exchange
-	u := x.p.at(bytesOf(ex.Host))
-	ctx, cancel := context.WithTimeout(x.p.ctx, exchangeLimit)
-	defer cancel()
-	conn, err := u.dial(ctx)
-	if err != nil {
-		return t, refusalFor(err)
-	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(exchangeLimit))
-	if bad := writeTrade(conn, x.p.keys, row, ex); bad != nil {
-		return t, bad
-	}
-	status, body, err := readWhole(conn.br)
-	defer clear(body)
-	if err != nil {
-		var ne interface{ Timeout() bool }
-		if errors.As(err, &ne) && ne.Timeout() {
-			return t, refuseTimeout
+// successor is what took the place of a credential that the provider rejects: another sidecar may have traded the same refresh token a
+// moment before, was given a new one, and is about to store it. Nil: nothing did.
+func (x *exchanges) successor(row *store.Credential) *store.Credential {
+	const patience, look = 400 * time.Millisecond, 50 * time.Millisecond
+	for range patience / look {
+		next, _, err := x.p.store.Credential(x.p.ctx, row.Ref)
+		switch {
+		case err != nil || !next.Active:
+			return nil
+		case next.SealedVersion > row.SealedVersion:
+			return next
 		}
-		return t, refuseUnreachable
-	}
-	t, err = ex.Read(status, body)
-	switch {
-	case errors.Is(err, provider.ErrRejected):
-		return t, refuseRejected
-	case err != nil:
-		x.p.log.Warn().Str("org", row.Org).Str("provider", row.Provider).Int("status", status).Msg("token endpoint gave no token")
-		return t, refuseUnreachable
-	}
-	return t, nil
-}
-
-// writeTrade sends the token request and overwrites it.
-func writeTrade(w io.Writer, keys *seal.Keyring, row *store.Credential, ex *provider.Exchange) *refusal {
-	s, _, err := credential.Open(keys, row, nil)
-	defer s.Wipe()
-	if err != nil {
-		return refuseUnreadable
-	}
-	form := ex.Form(make([]byte, 0, 3*len(row.Sealed)+512), s) // percent-encoded it is at most three times as long
-	defer clear(form)
-	req := make([]byte, 0, len(form)+1024)
-	req = append(req, "POST "+ex.Path+" HTTP/1.1\r\nHost: "+ex.Host+"\r\nUser-Agent: keyward\r\nAccept: application/json\r\nConnection: close\r\n"...)
-	req = append(req, "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: "+strconv.Itoa(len(form))+"\r\n\r\n"...)
-	req = append(req, form...)
-	defer clear(req)
-	if _, err := w.Write(req); err != nil {
-		return refuseUnreachable
+		select {
+		case <-time.After(look):
+		case <-x.p.ctx.Done():
+			return nil
+		}
 	}
 	return nil
 }
 
-// readWhole reads a small answer, and overwrites what the reader has kept of it.
-func readWhole(br *bufio.Reader) (int, []byte, error) {
-	if b, _ := br.Peek(1); len(b) > 0 {
-		defer clear(b[:cap(b)]) // the whole of its buffer: nothing has been taken out of it yet
+// trade asks the provider's token endpoint.
+func (x *exchanges) trade(row *store.Credential, prov *provider.Provider) (t provider.Token, bad *refusal) {
+	ex := prov.Exchange
+	s, _, err := credential.Open(x.p.keys, row, nil)
+	if err != nil {
+		return t, refuseUnreadable
 	}
-	var resp fasthttp.Response
-	if err := resp.ReadLimitBody(br, maxTokenBody); err != nil {
-		return 0, nil, err
+	ctx, cancel := context.WithTimeout(x.p.ctx, exchangeLimit)
+	defer cancel()
+	form := ex.Form(make([]byte, 0, 3*len(row.Sealed)+512), s) // percent-encoded it is at most three times as long
+	s.Wipe()
+	r, _, err := x.p.ask(ctx, &provider.Question{
+		Provider: prov, Host: ex.Host, Method: "POST", Path: ex.Path, Type: "application/x-www-form-urlencoded", Body: form,
+	})
+	defer clear(r.Body)
+	switch {
+	case errors.As(err, &bad):
+		return t, bad
+	case err != nil:
+		return t, refuseUnreachable
+	case len(r.Body) > maxTokenBody:
+		return t, refuseProtocol
 	}
-	return resp.StatusCode(), resp.Body(), nil
+	t, err = ex.Read(r.Status, r.Body)
+	switch {
+	case errors.Is(err, provider.ErrRejected):
+		return t, refuseRejected
+	case err != nil:
+		x.p.log.Warn().Str("org", row.Org).Str("provider", row.Provider).Int("status", r.Status).Msg("token endpoint gave no token")
+		return t, refuseUnreachable
+	}
+	return t, nil
 }

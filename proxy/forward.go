@@ -14,7 +14,7 @@ import (
 
 const (
 	maxForm    = 256 << 10              // a form that gets defaults is read whole up to this size
-	maxRenewed = 64 << 10               // a body up to this size can be sent again after a token was renewed
+	maxRenewed = 64 << 10               // a body up to this size can be sent again, with a renewed token or a former credential
 	lookEvery  = 100 * time.Millisecond // how often a waiting request looks whether its caller is still there
 	onePiece   = 16 << 10               // a body up to this size is written together with the head
 )
@@ -41,11 +41,12 @@ func (p *Proxy) forward(c *call) *refusal {
 			p.stats.Failed.Add(1)
 			return bad
 		}
-		if p.renew(c) {
+		if p.renew(c) || p.fallBack(c) {
 			continue
 		}
 		break
 	}
+	p.suspect(c.row, c.ctx.Response.StatusCode())
 	if c.upgrade && c.ctx.Response.StatusCode() == fasthttp.StatusSwitchingProtocols {
 		return p.tunnel(c)
 	}
@@ -57,7 +58,7 @@ func (p *Proxy) forward(c *call) *refusal {
 }
 
 // readBody reads a body whole where it is needed whole: one that fits into one piece with the head, a form that the provider's
-// defaults complete, and one that may have to be sent again with a renewed token. All others are streamed.
+// defaults complete, and one that may have to be sent again with a renewed token or a former credential. All others are streamed.
 func (p *Proxy) readBody(c *call) *refusal {
 	h := &c.head
 	if !h.body() {
@@ -67,7 +68,7 @@ func (p *Proxy) readBody(c *call) *refusal {
 	limit := int64(prefetch)
 	if m := prov.Complete; m != nil && isForm(h) && m.Match(h.method, hostOf(c), c.route.path) {
 		limit, c.completes = maxForm, true
-	} else if prov.Exchange != nil {
+	} else if prov.Exchange != nil || c.row.Previous != nil {
 		limit = maxRenewed
 	}
 	if h.length > limit || h.chunked && limit == prefetch {

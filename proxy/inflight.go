@@ -34,6 +34,7 @@ func newInflight(providers []*provider.Provider) *inflight {
 // enter counts a request in, or refuses it.
 func (p *Proxy) enter(c *call) *refusal {
 	f := p.inflight
+	p.measured[c.route.provider].requests.Add(1)
 	all := f.providers[c.route.provider]
 	own := &f.orgs[(maphash.Bytes(f.seed, c.org)^maphash.String(f.seed, c.route.provider.Name))%uint64(len(f.orgs))]
 	c.counted = [2]*atomic.Int64{all, own}

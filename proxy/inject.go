@@ -49,7 +49,7 @@ func (p *Proxy) build(c *call) *refusal {
 		return refuseUnreadable // a line break in a credential must not become a header of its own
 	}
 	if c.completes {
-		c.completes = false
+		c.completes, c.completed, c.completedAt = false, true, len(c.body)
 		c.body = prov.Complete.Append(c.body, c.body, s)
 	}
 	c.to = to

@@ -41,6 +41,8 @@ type Options struct {
 
 	// Rotated stores a refresh token that a provider replaced, and returns the credential's new version.
 	Rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+	// Suspect is told of each credential that its provider answers 401 to. It must return at once. Nil: nobody is told.
+	Suspect func(row *store.Credential)
 }
 
 // Limits are what SetLimits can change while the proxy runs.
@@ -66,7 +68,9 @@ type Proxy struct {
 	roots    *x509.CertPool
 	anyHost  bool
 	minted   *exchanges
+	suspects func(*store.Credential)
 	inflight *inflight
+	measured map[*provider.Provider]*measure
 	secrets  map[*provider.Provider]*secretTable
 
 	maxHead int
@@ -117,7 +121,9 @@ func New(o Options) (*Proxy, error) {
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.inflight = newInflight(provider.All)
+	p.measured = newMeasures(provider.All)
 	p.minted = newExchanges(p, o.Rotated)
+	p.suspects = o.Suspect
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
 		Handler:                      p.serve,

@@ -26,6 +26,9 @@ func (p *Proxy) look(c *call) *refusal {
 // is memory that nobody would overwrite.
 func (c *call) makeRoom() {
 	plain := len(c.row.Sealed)
+	if c.row.Previous != nil {
+		plain = max(plain, len(c.row.Previous.Sealed))
+	}
 	c.plain = room(c.plain, plain)
 	c.value = room(c.value, 2*plain+256)
 	c.spare = room(c.spare, 8*plain+256)
@@ -66,7 +69,13 @@ func (p *Proxy) lookAgain(c *call) *refusal {
 
 // open opens the credential into the call's own memory. Whoever calls it calls wipe as soon as the secret has been used.
 func (c *call) open() (provider.Secret, *refusal) {
-	s, plain, err := credential.Open(c.p.keys, c.row, c.plain[:0])
+	row := c.row
+	if c.former {
+		if old := row.Former(time.Now()); old != nil {
+			row = old
+		}
+	}
+	s, plain, err := credential.Open(c.p.keys, row, c.plain[:0])
 	c.plain = plain
 	if err != nil {
 		return s, refuseUnreadable

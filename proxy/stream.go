@@ -129,8 +129,13 @@ var http11 = []byte("HTTP/1.1")
 // mark adds what tells the caller which request this was and where its time went, in milliseconds.
 func (c *call) mark(h *fasthttp.ResponseHeader) {
 	h.SetBytesV("Keyward-Request-Id", c.id[:])
+	took := time.Since(c.start)
+	own := max(took-c.waited, 0)
+	m := c.p.measured[c.route.provider]
+	m.answers.record(took)
+	m.own.record(own)
 	b := append(c.basic[:0], "keyward;dur="...)
-	b = appendMillis(b, max(time.Since(c.start)-c.waited, 0))
+	b = appendMillis(b, own)
 	b = append(b, ", upstream;dur="...)
 	b = appendMillis(b, c.waited)
 	c.basic = b

@@ -12,11 +12,15 @@ import (
 
 // A Credential is what the stand-in of one provider accepts. Fields are named as in Keyward's own credentials: account_sid,
 // auth_token, api_key_sid, api_key_secret and subaccounts (separated by commas) for Twilio; api_key and public_key for Vapi; api_key
-// for Resend and ElevenLabs; client_id, client_secret and refresh_token for Google.
+// for Resend and ElevenLabs; client_id, client_secret and refresh_token for Google (without the latter an OAuth client to which nobody has
+// consented yet).
 type Credential struct {
 	Label    string // says whose it is, in answers and in kept requests: an org's name
 	Provider string
 	Fields   map[string]string
+	// Restricted: the provider takes it, and not for everything: it may not read what a probe reads (Twilio's balance, Resend's domains,
+	// ElevenLabs' account, Google's list of calendars).
+	Restricted bool
 }
 
 // JSON is the fields as one object, as `keyward credentials set` reads it.

@@ -61,6 +61,12 @@ func (s *Set) asElevenLabs(w http.ResponseWriter, r *http.Request, f func(http.R
 		return
 	}
 	authenticated(w, r, a)
+	if a.Restricted && r.URL.Path == "/v1/user" {
+		answer(w, http.StatusUnauthorized, object{"detail": object{
+			"status": "missing_permissions", "message": "The API key you used is missing the permission user_read to execute this operation.",
+		}})
+		return
+	}
 	f(w, r, a)
 }
 

@@ -3,6 +3,7 @@ package standin
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -17,12 +18,14 @@ const FaultHeader = "Standin-Fault"
 
 // A Fault is something that goes wrong. What is set happens in this order: Delay, then one of Close, Status, Answer, Cut.
 type Fault struct {
-	Provider string // empty: any
-	Method   string // empty: any
-	Path     string // the beginning of the path; empty: any
-	Times    int    // how many requests it befalls; 0: every one
+	Provider string  // empty: any
+	Method   string  // empty: any
+	Path     string  // the beginning of the path; empty: any
+	Times    int     // how many requests it befalls; 0: every one
+	Share    float64 // which part of them it befalls, at random; 0: all
 
 	Delay  time.Duration    // before anything is answered
+	Acts   bool             // the provider does what it is asked for, and then what follows befalls its answer
 	Close  bool             // the connection is closed without an answer
 	Reset  bool             // with Close or Cut: by a TCP reset
 	Status int              // the provider's own answer for 401, 429, 500 and so on, in its shape
@@ -71,7 +74,7 @@ func (f *faults) take(r *http.Request, provider string) *Fault {
 	defer f.mu.Unlock()
 	for _, one := range f.all {
 		if one.Times != 0 && (one.Provider == "" || one.Provider == provider) &&
-			(one.Method == "" || one.Method == r.Method) && strings.HasPrefix(r.URL.Path, one.Path) {
+			(one.Method == "" || one.Method == r.Method) && strings.HasPrefix(r.URL.Path, one.Path) && (one.Share == 0 || rand.Float64() < one.Share) {
 			if one.Times > 0 {
 				one.Times--
 			}
@@ -97,6 +100,8 @@ func parseFault(text string) (*Fault, error) {
 			f.Close = true
 		case "reset":
 			f.Reset = true
+		case "acts":
+			f.Acts = true
 		default:
 			err = fmt.Errorf("no fault is called %q", name)
 		}
@@ -115,6 +120,9 @@ func (s *Set) fail(w http.ResponseWriter, r *http.Request, provider string, f *F
 		case <-r.Context().Done():
 			panic(http.ErrAbortHandler)
 		}
+	}
+	if f.Acts {
+		s.handlers[provider].ServeHTTP(&memory{header: http.Header{}}, r)
 	}
 	switch {
 	case f.Close:

@@ -66,3 +66,32 @@ func TestADelayComesFirst(t *testing.T) {
 		t.Errorf("a fault that is none: %d %s", res.StatusCode, body)
 	}
 }
+
+// An answer that is lost is not a request that was not done.
+func TestWhatIsDoneThoughTheAnswerIsLost(t *testing.T) {
+	g := start(t, standin.Options{})
+	auth := g.auth("acme", standin.Vapi)
+	for _, fault := range []string{"acts close", "acts reset close", "acts status=500"} {
+		if res, err := g.try("POST api.vapi.ai/assistant", `{"name":"x"}`, auth, standin.FaultHeader+": "+fault); err == nil {
+			_ = res.Body.Close()
+		}
+	}
+	if n := len(g.Made("acme", standin.Vapi, "assistant")); n != 3 {
+		t.Errorf("%d assistants were made", n)
+	}
+}
+
+func TestAFaultBefallsAShare(t *testing.T) {
+	g := start(t, standin.Options{})
+	auth := g.auth("acme", standin.Resend)
+	g.Fail(standin.Fault{Provider: standin.Resend, Status: 500, Share: 0.5})
+	failed := 0
+	for range 100 {
+		if res, _ := g.call(domains, "", auth); res.StatusCode == 500 {
+			failed++
+		}
+	}
+	if failed < 20 || failed > 80 {
+		t.Errorf("%d of 100 failed", failed)
+	}
+}

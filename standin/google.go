@@ -13,6 +13,7 @@ func (s *Set) googleCalendar() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", s.token)
 	mux.HandleFunc("POST /revoke", s.revoke)
+	mux.HandleFunc("GET "+consentPath, s.authorize)
 	on := func(pattern string, f func(w http.ResponseWriter, r *http.Request, a *account)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			a := s.accounts.labelled(GoogleCalendar, s.google.owner(bearer(r), s.opt.Now()))
@@ -21,6 +22,10 @@ func (s *Set) googleCalendar() http.Handler {
 				return
 			}
 			authenticated(w, r, a)
+			if a.Restricted && strings.Contains(r.URL.Path, "/calendarList") {
+				googleError(w, http.StatusForbidden, "global", "insufficientPermissions", "Insufficient Permission")
+				return
+			}
 			f(w, r, a)
 		})
 	}

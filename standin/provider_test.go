@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"io"
 	"mime/multipart"
 	"net"
@@ -170,5 +171,48 @@ func TestAStreamThatItsClientLeftHasNoEnd(t *testing.T) {
 	_ = c.(*net.TCPConn).CloseWrite()
 	if all, _ := io.ReadAll(c); bytes.HasSuffix(all, []byte("\r\n0\r\n\r\n")) {
 		t.Errorf("%d bytes, ended as if they were all", len(all))
+	}
+}
+
+func TestRestrictedKeysAnswerAsTheProvidersDo(t *testing.T) {
+	g := start(t, standin.Options{})
+	for _, c := range standin.Sample("acme") {
+		c.Restricted = true
+		g.Expect(c)
+	}
+	says := func(what, provider string, status int, text string) {
+		t.Helper()
+		what = strings.Replace(what, "SID", fields("acme", standin.Twilio)["account_sid"], 1)
+		if res, body := g.call(what, "", g.auth("acme", provider)); res.StatusCode != status || !strings.Contains(body, text) {
+			t.Errorf("%s: %d %s", what, res.StatusCode, body)
+		}
+	}
+	says("GET api.twilio.com/2010-04-01/Accounts/SID/Balance.json", standin.Twilio, 401, "20003")
+	says("GET api.twilio.com/2010-04-01/Accounts/SID/Messages.json", standin.Twilio, 200, "messages")
+	says(domains, standin.Resend, 401, "restricted_api_key")
+	says("GET api.resend.com/emails", standin.Resend, 200, "list")
+	says("GET api.elevenlabs.io/v1/user", standin.ElevenLabs, 401, "missing_permissions")
+	says("GET api.elevenlabs.io/v1/models", standin.ElevenLabs, 200, "eleven_multilingual_v2")
+	says(calendars, standin.GoogleCalendar, 403, "insufficientPermissions")
+}
+
+func TestVapiListsWithinBounds(t *testing.T) {
+	g := start(t, standin.Options{})
+	auth := g.auth("acme", standin.Vapi)
+	var at []string
+	for range 3 {
+		_, body := g.call("POST api.vapi.ai/assistant", `{"name":"x"}`, auth)
+		at = append(at, decode(t, body)["createdAt"].(string))
+		time.Sleep(2 * time.Millisecond)
+	}
+	for query, want := range map[string]int{
+		"": 3, "?limit=2": 2, "?createdAtGe=" + at[1]: 2, "?createdAtGt=" + at[1]: 1, "?createdAtLt=" + at[1]: 1, "?createdAtLe=" + at[1]: 2,
+		"?createdAtGe=" + at[1] + "&createdAtLt=" + at[2]: 1,
+	} {
+		var all []map[string]any
+		_, body := g.call("GET api.vapi.ai/assistant"+query, "", auth)
+		if err := json.Unmarshal([]byte(body), &all); err != nil || len(all) != want {
+			t.Errorf("%s: %d assistants, want %d: %v", query, len(all), want, err)
+		}
 	}
 }

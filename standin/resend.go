@@ -3,6 +3,7 @@ package standin
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -61,6 +62,11 @@ func (s *Set) asResend(w http.ResponseWriter, r *http.Request, f func(http.Respo
 		return
 	}
 	authenticated(w, r, a)
+	if a.Restricted && !strings.HasPrefix(r.URL.Path, "/emails") {
+		drain(r)
+		resendError(w, http.StatusUnauthorized, "restricted_api_key", "This API key is restricted to only send emails")
+		return
+	}
 	f(w, r, a)
 }
 

@@ -75,3 +75,16 @@ func (t *things) replace(kind, key, value string, o object) bool {
 	}
 	return false
 }
+
+// Made is a copy of what an account of that label made: "assistant", "call", "message", "email" and so on, newest first.
+func (s *Set) Made(label, provider, kind string) []map[string]any {
+	a := s.accounts.labelled(provider, label)
+	if a == nil {
+		return nil
+	}
+	var all []map[string]any
+	for _, o := range a.list(kind) {
+		all = append(all, o)
+	}
+	return all
+}

@@ -45,6 +45,7 @@ type Options struct {
 	KeepBody      int              // how many bytes of each body are kept; 0: 1 MiB
 	Pause         time.Duration    // between the pieces of a streamed answer; 0: 20 ms, negative: none
 	TokenLife     time.Duration    // of Google's access tokens; 0: 3599 s
+	Grants        []string         // the scopes that people consent to, whatever they are asked for; nil: those that they are asked for
 	RotateRefresh bool             // Google's token endpoint answers with a new refresh token and the old one ends
 	Now           func() time.Time // the clock of token ends and timestamps; nil: time.Now
 }
@@ -105,7 +106,7 @@ var usualHosts = []string{
 	"api.resend.com",
 	"api.elevenlabs.io", "api.us.elevenlabs.io", "api.eu.residency.elevenlabs.io", "api.in.residency.elevenlabs.io",
 	"api.sg.residency.elevenlabs.io",
-	"www.googleapis.com", "oauth2.googleapis.com",
+	"www.googleapis.com", "oauth2.googleapis.com", "accounts.google.com",
 }
 
 // Start listens on a free loopback port, in plain HTTP, and says for each host where it is answered.
@@ -177,6 +178,10 @@ func (s *Set) Close() error {
 func (s *Set) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p := providerOf(hostOf(r)); p != "" {
 		s.serve(w, r, p)
+		return
+	}
+	if r.URL.Path == consentPath && isLoopback(hostOf(r)) { // a browser that was sent here
+		s.serve(w, r, GoogleCalendar)
 		return
 	}
 	_ = headOf(r) // so that the next request on the connection finds its own
@@ -257,7 +262,7 @@ func providerOf(host string) string {
 		return Resend
 	case under("elevenlabs.io"):
 		return ElevenLabs
-	case under("googleapis.com"):
+	case under("googleapis.com"), host == "accounts.google.com":
 		return GoogleCalendar
 	}
 	return ""

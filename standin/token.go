@@ -18,6 +18,9 @@ type tokens struct {
 	access  map[string]accessToken // :: access token
 	issued  map[string][]string    // :: label → access tokens, oldest first
 	refresh map[string]string      // :: label → the refresh token that is good now
+	clients map[string]grant       // :: client id → the client, and whose consents it asks for
+	codes   map[string]code        // :: authorization code
+	deny    bool                   // the person at the consent page says no
 }
 
 // A grant is what a refresh token stands for.
@@ -37,9 +40,15 @@ func (t *tokens) accept(c Credential) {
 	if t.grants == nil {
 		t.grants, t.access = map[string]grant{}, map[string]accessToken{}
 		t.issued, t.refresh = map[string][]string{}, map[string]string{}
+		t.clients, t.codes = map[string]grant{}, map[string]code{}
 	}
 	f := c.Fields
-	t.grants[f["refresh_token"]] = grant{c.Label, f["client_id"], f["client_secret"]}
+	client := grant{c.Label, f["client_id"], f["client_secret"]}
+	t.clients[f["client_id"]] = client
+	if f["refresh_token"] == "" {
+		return // a client that nobody has consented to yet
+	}
+	t.grants[f["refresh_token"]] = client
 	t.refresh[c.Label] = f["refresh_token"]
 }
 
@@ -101,6 +110,10 @@ func (s *Set) RefreshToken(label string) string {
 // token exchanges a refresh token.
 func (s *Set) token(w http.ResponseWriter, r *http.Request) {
 	form, ok := formOf(r)
+	if ok && form.Get("grant_type") == "authorization_code" {
+		s.tradeCode(w, r, form)
+		return
+	}
 	if !ok || form.Get("grant_type") != "refresh_token" {
 		tokenError(w, http.StatusBadRequest, "unsupported_grant_type", "Invalid grant_type: "+form.Get("grant_type"))
 		return
@@ -132,11 +145,16 @@ func (s *Set) token(w http.ResponseWriter, r *http.Request) {
 		t.grants[next], t.refresh[g.label] = g, next
 		out["refresh_token"] = next
 	}
-	if k, ok := r.Context().Value(keptKey{}).(*keptRequest); ok {
-		k.with(func(r *Request) { r.Label = g.label })
-	}
-	w.Header().Set(LabelHeader, g.label)
+	s.label(w, r, g.label)
 	answer(w, http.StatusOK, out)
+}
+
+// label says in the answer and in the kept request whose they are.
+func (s *Set) label(w http.ResponseWriter, r *http.Request, label string) {
+	if k, ok := r.Context().Value(keptKey{}).(*keptRequest); ok {
+		k.with(func(r *Request) { r.Label = label })
+	}
+	w.Header().Set(LabelHeader, label)
 }
 
 func (s *Set) revoke(w http.ResponseWriter, r *http.Request) {

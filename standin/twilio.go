@@ -53,6 +53,10 @@ func (s *Set) asTwilio(w http.ResponseWriter, r *http.Request, f func(http.Respo
 		return
 	}
 	authenticated(w, r, a)
+	if a.Restricted && (strings.HasSuffix(r.URL.Path, "/Balance.json") || !strings.Contains(strings.TrimPrefix(r.URL.Path, "/2010-04-01/Accounts/"), "/")) {
+		refuseTwilio(w, r, http.StatusUnauthorized) // as if it were wrong
+		return
+	}
 	sid := strings.TrimSuffix(r.PathValue("sid"), ".json")
 	if sid == "" {
 		sid = a.Fields["account_sid"]

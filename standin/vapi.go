@@ -54,9 +54,19 @@ func (s *Set) vapi() http.Handler {
 
 func (s *Set) stamp() string { return s.opt.Now().UTC().Format("2006-01-02T15:04:05.000Z") }
 
+// vapiList lists the newest first, and takes bounds of createdAt.
 func (s *Set) vapiList(kind string) func(http.ResponseWriter, *http.Request, *account) {
 	return func(w http.ResponseWriter, r *http.Request, a *account) {
-		all := a.list(kind)
+		q := r.URL.Query()
+		all := []object{}
+		for _, o := range a.list(kind) {
+			at := o.text("createdAt")
+			fits := func(name string, holds func(bound string) bool) bool { return !q.Has(name) || holds(q.Get(name)) }
+			if fits("createdAtGe", func(b string) bool { return at >= b }) && fits("createdAtGt", func(b string) bool { return at > b }) &&
+				fits("createdAtLe", func(b string) bool { return at <= b }) && fits("createdAtLt", func(b string) bool { return at < b }) {
+				all = append(all, o)
+			}
+		}
 		answer(w, http.StatusOK, all[:min(len(all), number(r, "limit", 100, 1000))])
 	}
 }

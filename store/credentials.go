@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-const credentialColumns = "org_id, provider, encrypted_config, key_id, version, sealed_version, is_active, last_verified_at, verification_error, created_at, updated_at"
+const credentialColumns = `org_id, provider, encrypted_config, key_id, version, sealed_version, is_active, last_verified_at, verification_error, created_at, updated_at,
+	verification, previous_config, previous_key_id, previous_sealed_version, previous_until`
 
 // In all queries parameters first appear in the order of their numbers: SQLite takes $1 for a name and numbers names as they come.
 const (
@@ -20,16 +22,21 @@ const (
 	listCredentials = "SELECT " + credentialColumns + " FROM org_credentials WHERE org_id = $1 AND provider > $2 ORDER BY provider LIMIT $3"
 	eachCredential  = "SELECT " + credentialColumns + " FROM org_credentials WHERE (org_id, provider) > ($1, $2) ORDER BY org_id, provider LIMIT $3"
 
+	listRetiring = "SELECT org_id, provider FROM org_credentials WHERE previous_until > 0 AND previous_until <= $1 ORDER BY org_id, provider LIMIT 1000"
+
 	listOrgs = `SELECT org_id FROM (SELECT DISTINCT org_id FROM org_credentials WHERE org_id > $1 ORDER BY org_id LIMIT $2) AS a
 		UNION SELECT org_id FROM (SELECT DISTINCT org_id FROM assistant_org_mapping WHERE org_id > $1 ORDER BY org_id LIMIT $2) AS b
+		UNION SELECT org_id FROM (SELECT DISTINCT org_id FROM agents WHERE org_id > $1 ORDER BY org_id LIMIT $2) AS c
 		ORDER BY org_id LIMIT $2`
 
 	updateCredential = `UPDATE org_credentials SET encrypted_config = $1, key_id = $2, version = $3, sealed_version = $4, is_active = $5,
-		last_verified_at = $6, verification_error = $7, updated_at = $8 WHERE org_id = $9 AND provider = $10 RETURNING created_at`
-	insertCredential = "INSERT INTO org_credentials (" + credentialColumns + ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+		last_verified_at = $6, verification_error = $7, updated_at = $8, verification = $9, previous_config = $10, previous_key_id = $11,
+		previous_sealed_version = $12, previous_until = $13 WHERE org_id = $14 AND provider = $15 RETURNING created_at`
+	insertCredential = "INSERT INTO org_credentials (" + credentialColumns + ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, NULL, '', 0, 0)"
 
-	setActive        = "UPDATE org_credentials SET is_active = $1, version = $2, updated_at = $3 WHERE org_id = $4 AND provider = $5"
-	setVerified      = "UPDATE org_credentials SET last_verified_at = $1, verification_error = $2, version = $3, updated_at = $4 WHERE org_id = $5 AND provider = $6"
+	setActive   = "UPDATE org_credentials SET is_active = $1, version = $2, updated_at = $3 WHERE org_id = $4 AND provider = $5"
+	setVerified = `UPDATE org_credentials SET last_verified_at = $1, verification_error = $2, verification = $3, version = $4, updated_at = $5
+		WHERE org_id = $6 AND provider = $7`
 	deleteCredential = "DELETE FROM org_credentials WHERE org_id = $1 AND provider = $2"
 	hasCredential    = "SELECT 1 FROM org_credentials WHERE org_id = $1 AND provider = $2"
 
@@ -58,10 +65,15 @@ func (d *DB) Credential(ctx context.Context, ref Ref) (*Credential, bool, error)
 
 func scanCredential(row interface{ Scan(...any) error }) (*Credential, error) {
 	c := &Credential{}
+	var p Previous
 	err := row.Scan(&c.Org, &c.Provider, &c.Sealed, &c.KeyID, &c.Version, &c.SealedVersion, &c.Active,
-		when{&c.LastVerifiedAt}, &c.VerificationError, when{&c.CreatedAt}, when{&c.UpdatedAt})
+		when{&c.LastVerifiedAt}, &c.VerificationError, when{&c.CreatedAt}, when{&c.UpdatedAt},
+		&c.Verification, &p.Sealed, &p.KeyID, &p.SealedVersion, micro{&p.Until})
 	if err != nil {
 		return nil, err
+	}
+	if p.SealedVersion > 0 {
+		c.Previous = &p
 	}
 	return c, nil
 }
@@ -92,11 +104,20 @@ func (d *DB) PutCredential(ctx context.Context, by Actor, c *Credential) error {
 			return err
 		}
 		created, updated = t.now, t.now
+		var old Previous
+		var until int64
+		if c.Previous != nil {
+			old, until = *c.Previous, micros(c.Previous.Until)
+		}
 		err := t.row(updateCredential, c.Sealed, c.KeyID, c.Version, c.SealedVersion, c.Active,
-			nullable(c.LastVerifiedAt), c.VerificationError, t.now, c.Org, c.Provider).Scan(when{&created})
+			nullable(c.LastVerifiedAt), c.VerificationError, t.now, c.Verification, old.Sealed, old.KeyID, old.SealedVersion, until,
+			c.Org, c.Provider).Scan(when{&created})
 		if errors.Is(err, sql.ErrNoRows) {
+			if c.Previous != nil {
+				return ErrNotFound // nothing is there that it could take the place of
+			}
 			_, err = t.exec(insertCredential, c.Org, c.Provider, c.Sealed, c.KeyID, c.Version, c.SealedVersion, c.Active,
-				nullable(c.LastVerifiedAt), c.VerificationError, t.now, t.now)
+				nullable(c.LastVerifiedAt), c.VerificationError, t.now, t.now, c.Verification)
 		}
 		if err != nil {
 			return err
@@ -107,6 +128,9 @@ func (d *DB) PutCredential(ctx context.Context, by Actor, c *Credential) error {
 		state := "active"
 		if !c.Active {
 			state = "disabled"
+		}
+		if c.Previous != nil {
+			state += ", version " + strconv.FormatInt(c.Previous.SealedVersion, 10) + " beside it"
 		}
 		t.changed(KindCredential, c.Org)
 		return t.audit(by, "credential.put", c.Org, c.Provider, fmt.Sprintf("version %d, key %s, %s", c.Version, c.KeyID, state))
@@ -187,19 +211,18 @@ func (d *DB) SetActive(ctx context.Context, by Actor, ref Ref, active bool, expe
 	return version, nil
 }
 
-// SetVerified records what the provider said at that time about the credential of that version: a problem, or that it is valid (empty).
-// It is a write like any other: the version grows by one.
-func (d *DB) SetVerified(ctx context.Context, by Actor, ref Ref, version int64, at time.Time, problem string) error {
+// SetVerified records what the provider said about the credential of that version. It is a write like any other: the version grows by one.
+func (d *DB) SetVerified(ctx context.Context, by Actor, ref Ref, version int64, v Verification) error {
 	return d.write(ctx, func(t *tx) error {
 		next, err := t.nextVersion(KindCredential, ref.key(), version, hasCredential, ref.Org, ref.Provider)
 		if err != nil {
 			return err
 		}
-		detail := fmt.Sprintf("version %d: valid", next)
-		if problem != "" {
-			detail = fmt.Sprintf("version %d: %s", next, problem)
+		detail := fmt.Sprintf("version %d: %s", next, v.State)
+		if v.Problem != "" {
+			detail += ", " + v.Problem
 		}
-		return t.credentialWritten(by, "credential.verify", ref, detail, setVerified, stamp(at), problem, next, t.now, ref.Org, ref.Provider)
+		return t.credentialWritten(by, "credential.verify", ref, detail, setVerified, stamp(v.At), v.Problem, v.State, next, t.now, ref.Org, ref.Provider)
 	})
 }
 
@@ -235,7 +258,7 @@ func (t *tx) credentialWritten(by Actor, action string, ref Ref, detail, stateme
 // Credentials lists an org's credentials by provider, after the cursor.
 func (d *DB) Credentials(ctx context.Context, org, after string, limit int) (rows []*Credential, next string, err error) {
 	limit = page(limit)
-	rows, err = d.credentials(ctx, listCredentials, org, after, limit+1)
+	rows, err = d.credentials(ctx, listCredentials, org, clean(after), limit+1)
 	rows, next = cut(rows, limit, func(c *Credential) string { return c.Provider })
 	return rows, next, err
 }
@@ -274,7 +297,21 @@ func (d *DB) credentials(ctx context.Context, query string, args ...any) (rows [
 	return rows, err
 }
 
-// Orgs lists the orgs that have a credential or an assistant, after the cursor.
+// Retiring lists the credentials beside which there still is a former one although its time is over.
+func (d *DB) Retiring(ctx context.Context, now time.Time) (refs []Ref, err error) {
+	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
+		refs = nil
+		return d.list(ctx, func(r *sql.Rows) error {
+			var ref Ref
+			err := r.Scan(&ref.Org, &ref.Provider)
+			refs = append(refs, ref)
+			return err
+		}, listRetiring, micros(now))
+	})
+	return refs, err
+}
+
+// Orgs lists the orgs that have a credential, an assistant or an agent, after the cursor.
 func (d *DB) Orgs(ctx context.Context, after string, limit int) (orgs []string, next string, err error) {
 	limit = page(limit)
 	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
@@ -284,7 +321,7 @@ func (d *DB) Orgs(ctx context.Context, after string, limit int) (orgs []string, 
 			err := r.Scan(&org)
 			orgs = append(orgs, org)
 			return err
-		}, listOrgs, after, limit+1)
+		}, listOrgs, clean(after), limit+1)
 	})
 	orgs, next = cut(orgs, limit, func(org string) string { return org })
 	return orgs, next, err

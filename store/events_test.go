@@ -13,7 +13,7 @@ func testAudit(t *testing.T, e engine) {
 	ok(t, err)
 	_, err = d.SetActive(ctx, by, acmeTwilio, true, 0)
 	ok(t, err)
-	ok(t, d.SetVerified(ctx, by, acmeTwilio, 3, time.Now(), "401"))
+	ok(t, d.SetVerified(ctx, by, acmeTwilio, 3, Verification{time.Now(), Invalid, "401"}))
 	ok(t, d.DeleteCredential(ctx, by, acmeTwilio, 0))
 	ok(t, d.PutAssistant(ctx, by, &Assistant{ID: "asst_1", Org: "acme"}, 0))
 	ok(t, d.DeleteAssistant(ctx, by, "asst_1", 0))
@@ -38,7 +38,7 @@ func testAudit(t *testing.T, e engine) {
 		who + "credential.put|acme|twilio|ok|version 1, key k1, active",
 		who + "credential.disable|acme|twilio|ok|version 2",
 		who + "credential.enable|acme|twilio|ok|version 3",
-		who + "credential.verify|acme|twilio|ok|version 4: 401",
+		who + "credential.verify|acme|twilio|ok|version 4: invalid, 401",
 		who + "credential.delete|acme|twilio|ok|version 5",
 		who + "assistant.put|acme|asst_1|ok|version 1",
 		who + "assistant.delete|acme|asst_1|ok|version 2",
@@ -90,7 +90,7 @@ func testAuditOrNothing(t *testing.T, e engine) {
 		"put":              d.PutCredential(ctx, by, sealed(acmeTwilio, 2, Account{"account_sid", "AC2"})),
 		"put new":          d.PutCredential(ctx, by, sealed(Ref{"globex", "twilio"}, 1, Account{"account_sid", "AC3"})),
 		"disable":          noActive,
-		"verify":           d.SetVerified(ctx, by, acmeTwilio, 1, time.Now(), "no"),
+		"verify":           d.SetVerified(ctx, by, acmeTwilio, 1, Verification{time.Now(), Invalid, "no"}),
 		"delete":           d.DeleteCredential(ctx, by, acmeTwilio, 0),
 		"assistant":        d.PutAssistant(ctx, by, &Assistant{ID: "asst_1", Org: "globex"}, -1),
 		"delete assistant": d.DeleteAssistant(ctx, by, "asst_1", 0),
@@ -122,4 +122,36 @@ func testAuditOrNothing(t *testing.T, e engine) {
 	if v, _, err := d.LatestVersion(ctx, acmeTwilio); err != nil || v != 1 {
 		t.Errorf("%d, %v", v, err)
 	}
+}
+
+func TestAuditBetweenTimes(t *testing.T) {
+	onBoth(t, func(t *testing.T, e engine) {
+		d := e.open(t)
+		at := func(s string) time.Time {
+			t.Helper()
+			v, err := time.Parse(time.RFC3339Nano, s)
+			ok(t, err)
+			return v
+		}
+		for _, s := range []string{"2026-03-01T10:00:00Z", "2026-03-01T10:00:00.5Z", "2026-03-01T10:00:01Z", "2026-03-01T10:00:01.000001Z", "2026-03-01T10:00:02Z"} {
+			ok(t, d.AddEvent(t.Context(), Event{At: at(s), Action: "x", Target: s[17:], Result: "ok"}))
+		}
+		some := func(f EventFilter, want string) {
+			t.Helper()
+			events, err := d.Events(t.Context(), f)
+			ok(t, err)
+			got := ""
+			for _, e := range events {
+				got += e.Target + " "
+			}
+			same(t, strings.TrimSpace(got), want)
+		}
+		some(EventFilter{Since: at("2026-03-01T10:00:00.5Z")}, "00.5Z 01Z 01.000001Z 02Z")
+		some(EventFilter{Since: at("2026-03-01T11:00:01+01:00")}, "01Z 01.000001Z 02Z")
+		some(EventFilter{Until: at("2026-03-01T10:00:01Z")}, "00Z 00.5Z")
+		some(EventFilter{Since: at("2026-03-01T10:00:00.001Z"), Until: at("2026-03-01T10:00:02Z"), Result: "ok"}, "00.5Z 01Z 01.000001Z")
+		some(EventFilter{Since: at("2026-03-01T10:00:00Z"), Newest: true, Limit: 2}, "01.000001Z 02Z")
+		some(EventFilter{Result: "not_found"}, "")
+		some(EventFilter{Actor: "\x00", Target: "\xff"}, "")
+	})
 }

@@ -285,7 +285,7 @@ func TestPostgresRoles(t *testing.T) {
 	for _, statement := range []string{
 		"CREATE ROLE " + role + " LOGIN",
 		"REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-		"GRANT SELECT, INSERT, UPDATE, DELETE ON org_credentials, provider_accounts, assistant_org_mapping, caller_tokens, row_versions TO " + role,
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON org_credentials, provider_accounts, assistant_org_mapping, caller_tokens, admin_tokens, agents, row_versions TO " + role,
 		"GRANT SELECT, INSERT ON audit_log TO " + role,
 		"GRANT USAGE ON SEQUENCE audit_log_id_seq TO " + role,
 		"GRANT SELECT ON keyward_schema_version TO " + role,
@@ -308,6 +308,8 @@ func TestPostgresRoles(t *testing.T) {
 	ok(t, d.AddEvent(t.Context(), Event{Action: "x"}))
 	ok(t, d.PutAssistant(t.Context(), by, &Assistant{ID: "asst_1", Org: "acme"}, 0))
 	ok(t, d.PutToken(t.Context(), by, &Token{Name: "w"}))
+	ok(t, d.PutAdminToken(t.Context(), by, &AdminToken{Name: "w", Role: RoleOperator}))
+	ok(t, d.PutAgent(t.Context(), by, &Agent{Org: "acme", Role: Inbound, Config: []byte("{}")}, 0))
 	w := follow(t, d)
 	put(t, owner, acmeTwilio)
 	eventually(t, time.Second, "it is heard", func() bool { return slices.Contains(w.take(), Change{KindCredential, "acme"}) })

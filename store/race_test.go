@@ -133,7 +133,7 @@ func testNothingComesBack(t *testing.T, e engine) {
 			case 1:
 				return dbs[1].PutCredential(ctx, by, sealed(acmeTwilio, c.Version+1))
 			}
-			return dbs[1].SetVerified(ctx, by, acmeTwilio, c.Version, time.Now(), "")
+			return dbs[1].SetVerified(ctx, by, acmeTwilio, c.Version, Verification{time.Now(), Valid, ""})
 		})
 		ok(t, errs[0])
 		if _, exists, err := dbs[0].LatestVersion(ctx, acmeTwilio); err != nil || exists {

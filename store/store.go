@@ -66,13 +66,51 @@ type Credential struct {
 	SealedVersion int64  // the Version for which Sealed was sealed: part of its context
 	Active        bool
 
+	Verification      string    // one of the words below: what the provider said last; empty: it was never asked about this content
 	LastVerifiedAt    time.Time // zero: never
 	VerificationError string    // empty: none
 	CreatedAt         time.Time
 	UpdatedAt         time.Time
 
+	// Previous is what this credential takes the place of, until it is promoted or taken back. Nil: nothing.
+	Previous *Previous
+
 	// Accounts are the provider's own ids that this credential claims for its org, for PutCredential; readers leave it nil.
 	Accounts []Account
+}
+
+// The words of Verification.
+const (
+	Valid           = "valid"
+	ValidRestricted = "valid_restricted" // honoured, but not for everything
+	Invalid         = "invalid"
+	Reconnect       = "reconnect" // invalid, and only a new consent of the org mends it
+)
+
+// A Previous is the content that a credential had before another was staged beside it.
+type Previous struct {
+	Sealed        []byte
+	KeyID         string
+	SealedVersion int64
+	Until         time.Time // from then on it counts no more
+}
+
+// Former is the row as it was, while another credential takes its place: to be opened, never to be written. Nil: there is none, or not
+// any more.
+func (c *Credential) Former(now time.Time) *Credential {
+	if c.Previous == nil || !now.Before(c.Previous.Until) {
+		return nil
+	}
+	old := *c
+	old.Sealed, old.KeyID, old.SealedVersion, old.Previous = c.Previous.Sealed, c.Previous.KeyID, c.Previous.SealedVersion, nil
+	return &old
+}
+
+// A Verification is what a provider said of a credential.
+type Verification struct {
+	At      time.Time
+	State   string // Valid, ValidRestricted, Invalid or Reconnect
+	Problem string // empty: none
 }
 
 // An Account is a provider's own id that shared webhook paths are resolved by: each belongs to one org.

@@ -55,7 +55,7 @@ func testCredential(t *testing.T, e engine) {
 
 	v, err := d.SetActive(ctx, by, acmeTwilio, false, 2)
 	ok(t, err)
-	ok(t, d.SetVerified(ctx, by, acmeTwilio, 3, began, "the provider said no"))
+	ok(t, d.SetVerified(ctx, by, acmeTwilio, 3, Verification{began, Invalid, "the provider said no"}))
 	got, _, err = d.Credential(ctx, acmeTwilio)
 	ok(t, err)
 	if v != 3 || got.Version != 4 || got.SealedVersion != 2 || got.Active || !got.LastVerifiedAt.Equal(began) || got.VerificationError != "the provider said no" {
@@ -117,7 +117,7 @@ func testCompare(t *testing.T, e engine) {
 	_, noActive := d.SetActive(ctx, by, missing, true, 0)
 	for what, err := range map[string]error{
 		"enable":           noActive,
-		"verify":           d.SetVerified(ctx, by, missing, 1, time.Now(), ""),
+		"verify":           d.SetVerified(ctx, by, missing, 1, Verification{time.Now(), Valid, ""}),
 		"delete":           d.DeleteCredential(ctx, by, missing, 0),
 		"delete assistant": d.DeleteAssistant(ctx, by, "none", -1),
 	} {
@@ -135,7 +135,7 @@ func testCompare(t *testing.T, e engine) {
 		"put first":        d.PutCredential(ctx, by, sealed(acmeTwilio, 1)),
 		"put later":        d.PutCredential(ctx, by, sealed(acmeTwilio, 4)),
 		"disable":          staleActive,
-		"verify":           d.SetVerified(ctx, by, acmeTwilio, 1, time.Now(), ""),
+		"verify":           d.SetVerified(ctx, by, acmeTwilio, 1, Verification{time.Now(), Valid, ""}),
 		"delete":           d.DeleteCredential(ctx, by, acmeTwilio, 1),
 		"new assistant":    d.PutAssistant(ctx, by, &Assistant{ID: "asst_1", Org: "globex"}, 0),
 		"stale assistant":  d.PutAssistant(ctx, by, &Assistant{ID: "asst_1", Org: "globex"}, 2),
@@ -377,7 +377,8 @@ func TestParametersAppearInOrder(t *testing.T) {
 		selectCredential, listCredentials, eachCredential, listOrgs, updateCredential, insertCredential, setActive, setVerified, deleteCredential,
 		hasCredential, selectOwner, ownAccounts, claimAccount, deleteAccount, versionAfter, versionFirst, versionNext, versionAny,
 		selectAssistant, listAssistants, listOfOrg, updateAssistant, insertAssistant, deleteAssistant, hasAssistant,
-		selectToken, listTokens, namedToken, insertToken, revokeToken, insertEvent, firstEvents, newestEvents,
+		selectToken, listTokens, namedToken, insertToken, revokeToken, insertEvent,
+		selectAdmin, listAdmins, namedAdmin, insertAdmin, revokeAdmin, touchAdmin, selectAgent, listAgents, updateAgent, insertAgent, deleteAgent, hasAgent,
 	} {
 		seen := map[string]bool{}
 		for _, p := range regexp.MustCompile(`\$\d+`).FindAllString(q, -1) {

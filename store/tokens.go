@@ -106,7 +106,7 @@ func (d *DB) Tokens(ctx context.Context, after string, limit int) (rows []*Token
 			t, err := scanToken(r)
 			rows = append(rows, t)
 			return err
-		}, listTokens, after, limit+1)
+		}, listTokens, clean(after), limit+1)
 	})
 	rows, next = cut(rows, limit, func(t *Token) string { return t.ID })
 	return rows, next, err

@@ -84,7 +84,7 @@ func writes(t *testing.T, d *DB) []struct {
 		{"put", func() error { return d.PutCredential(ctx, by, sealed(acmeTwilio, 1)) }, acme},
 		{"replace", func() error { return d.PutCredential(ctx, by, sealed(acmeTwilio, 2)) }, acme},
 		{"disable", func() error { _, err := d.SetActive(ctx, by, acmeTwilio, false, 0); return err }, acme},
-		{"verify", func() error { return d.SetVerified(ctx, by, acmeTwilio, 3, time.Now(), "") }, acme},
+		{"verify", func() error { return d.SetVerified(ctx, by, acmeTwilio, 3, Verification{time.Now(), Valid, ""}) }, acme},
 		{"delete", func() error { return d.DeleteCredential(ctx, by, acmeTwilio, 0) }, acme},
 		{"assistant", func() error { return d.PutAssistant(ctx, by, &Assistant{ID: "asst:1", Org: "acme"}, 0) }, assistant},
 		{"move assistant", func() error { return d.PutAssistant(ctx, by, &Assistant{ID: "asst:1", Org: "globex"}, -1) }, assistant},

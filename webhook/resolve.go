@@ -31,13 +31,16 @@ func (s *Server) verify(c *call) (verdict, *refusal) {
 	if err != nil {
 		return verdict{}, refuseStore
 	}
-	secret, _, err := credential.Open(s.o.Keys, row, nil)
-	if err != nil {
-		s.log.Error().Err(err).Str("org", c.org).Str("provider", c.source.provider.Name).Msg("the credential that a webhook is verified with cannot be opened")
-		return verdict{}, refuseUnreadable
+	v, bad := s.check(c, row)
+	if bad != nil {
+		return verdict{}, bad
 	}
-	v := verifiers[c.source.provider.Name](&c.message, secret)
-	secret.Wipe()
+	if old := row.Former(time.Now()); old != nil && !v.ok {
+		// Another credential is taking its place, and what the provider signs with changes when the provider is told, not when we are.
+		if was, bad := s.check(c, old); bad == nil && was.ok {
+			v = was
+		}
+	}
 	switch {
 	case why != "":
 		c.reason = why
@@ -53,6 +56,17 @@ func (s *Server) verify(c *call) (verdict, *refusal) {
 		c.verified = c.reason == ""
 	}
 	return v, nil
+}
+
+// check holds the delivery against one credential.
+func (s *Server) check(c *call, row *store.Credential) (verdict, *refusal) {
+	secret, _, err := credential.Open(s.o.Keys, row, nil)
+	if err != nil {
+		s.log.Error().Err(err).Str("org", c.org).Str("provider", c.source.provider.Name).Msg("the credential that a webhook is verified with cannot be opened")
+		return verdict{}, refuseUnreadable
+	}
+	defer secret.Wipe()
+	return verifiers[c.source.provider.Name](&c.message, secret), nil
 }
 
 // lookTimeout bounds all that a delivery asks the store before it is verified.

@@ -95,6 +95,37 @@ func cmdAssistantsResolve(ctx context.Context, f *flags, args []string, std stdi
 	return err
 }
 
+// cmdAssistantsEnsure has the assistant made, changed or left alone; the agent's configuration is in the admin API.
+func cmdAssistantsEnsure(ctx context.Context, f *flags, args []string, std stdio) error {
+	s := reach(f)
+	org := f.String("org", "", "the org `ID`")
+	role := f.String("role", "", "which of its agents: inbound or outbound")
+	asJSON := f.json()
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if err := required(f, "org", "role"); err != nil {
+		return err
+	}
+	var answer json.RawMessage
+	path := "/api/orgs/" + url.PathEscape(*org) + "/agents/" + url.PathEscape(*role) + "/ensure"
+	if err := s.do(ctx, http.MethodPost, path, nil, &answer); err != nil {
+		return err
+	}
+	if *asJSON {
+		return printJSON(std.out, answer)
+	}
+	var a struct {
+		assistant
+		Outcome string `json:"outcome"`
+	}
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return fmt.Errorf("reading the sidecar's answer: %w", err)
+	}
+	_, err := fmt.Fprintf(std.out, "%s of org %s, %s: %s\n", printable(a.ID), *org, *role, printable(a.Outcome))
+	return err
+}
+
 func cmdAssistantsDelete(ctx context.Context, f *flags, args []string, std stdio) error {
 	s := reach(f)
 	if err := f.parse(args, "ASSISTANT_ID"); err != nil {

@@ -22,7 +22,7 @@ import (
 )
 
 const credentialsSetExample = `echo '{"account_sid":"AC0123456789abcdef0123456789abcdef","auth_token":"…"}' | keyward credentials set --org acme --provider twilio
-keyward credentials set --org acme --provider resend --file resend.json`
+keyward credentials set --org acme --provider resend --file resend.json --verify`
 
 // An integration is a credential as the admin API shows it.
 type integration struct {
@@ -34,6 +34,10 @@ type integration struct {
 	Unreadable        bool           `json:"unreadable"`
 	LastVerifiedAt    *time.Time     `json:"last_verified_at"`
 	VerificationError *string        `json:"verification_error"`
+	Verification      *string        `json:"verification"`
+	Suspect           bool           `json:"suspect"`
+	Reconnect         string         `json:"reconnect"`
+	FormerUntil       *time.Time     `json:"former_until"`
 	UpdatedAt         *time.Time     `json:"updated_at"`
 }
 
@@ -48,8 +52,13 @@ func (i integration) state() string {
 }
 
 func (i integration) verified() string {
-	if i.VerificationError != nil {
+	switch {
+	case i.VerificationError != nil:
 		return "failed: " + *i.VerificationError
+	case i.Suspect:
+		return "suspect"
+	case i.Verification != nil && *i.Verification == "valid_restricted":
+		return ago(i.LastVerifiedAt) + " (restricted)"
 	}
 	return ago(i.LastVerifiedAt)
 }
@@ -84,8 +93,13 @@ func (t target) path() string {
 
 // change sends a write and prints what became of it.
 func (t target) change(ctx context.Context, std stdio, method string, body any) error {
+	return t.changeAt(ctx, std, method, "", body)
+}
+
+// changeAt is change at a path below the credential's.
+func (t target) changeAt(ctx context.Context, std stdio, method, suffix string, body any) error {
 	var answer json.RawMessage
-	if err := t.sidecar.do(ctx, method, t.path(), body, &answer); err != nil {
+	if err := t.sidecar.do(ctx, method, t.path()+suffix, body, &answer); err != nil {
 		return err
 	}
 	return t.print(std, answer)
@@ -99,13 +113,18 @@ func (t target) print(std stdio, answer json.RawMessage) error {
 	if err := json.Unmarshal(answer, &i); err != nil {
 		return fmt.Errorf("reading the sidecar's answer: %w", err)
 	}
-	_, err := fmt.Fprintf(std.out, "%s %s: version %d, %s\n", i.Org, i.Provider, i.Version, i.state())
+	until := ""
+	if i.FormerUntil != nil {
+		until = ", the former one beside it until " + ago(i.FormerUntil)
+	}
+	_, err := fmt.Fprintf(std.out, "%s %s: version %d, %s%s\n", i.Org, i.Provider, i.Version, i.state(), until)
 	return err
 }
 
 func cmdCredentialsSet(ctx context.Context, f *flags, args []string, std stdio) error {
 	t := targetFlags(f)
 	file := f.String("file", "", "read the JSON from this `FILE` instead of stdin")
+	verify := f.Bool("verify", false, "only if the provider honours it; else nothing changes")
 	if err := t.parse(f, args); err != nil {
 		return secretOnArgv(f, args, err)
 	}
@@ -114,7 +133,7 @@ func cmdCredentialsSet(ctx context.Context, f *flags, args []string, std stdio) 
 	if err != nil {
 		return err
 	}
-	body := slices.Concat([]byte(`{"credentials":`), fields, []byte{'}'})
+	body := slices.Concat([]byte(`{"credentials":`), fields, strconv.AppendBool([]byte(`,"verify":`), *verify), []byte{'}'})
 	defer clear(body)
 	return t.change(ctx, std, http.MethodPut, json.RawMessage(body))
 }
@@ -253,6 +272,12 @@ func cmdCredentialsShow(ctx context.Context, f *flags, args []string, std stdio)
 	w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "org\t%s\nprovider\t%s\nstate\t%s\nversion\t%d\nupdated\t%s\nverified\t%s\n",
 		i.Org, i.Provider, i.state(), i.Version, printable(ago(i.UpdatedAt)), printable(i.verified()))
+	if i.FormerUntil != nil {
+		fmt.Fprintf(w, "former one until\t%s\n", ago(i.FormerUntil))
+	}
+	if i.Reconnect != "" {
+		fmt.Fprintf(w, "reconnect at\t%s\n", printable(i.Reconnect))
+	}
 	for _, name := range slices.Sorted(maps.Keys(i.Fields)) {
 		text, ok := i.Fields[name].(string)
 		if !ok {
@@ -262,14 +287,6 @@ func cmdCredentialsShow(ctx context.Context, f *flags, args []string, std stdio)
 		fmt.Fprintf(w, "%s\t%s\n", name, printable(text))
 	}
 	return w.Flush()
-}
-
-func cmdCredentialsVerify(_ context.Context, f *flags, args []string, _ stdio) error {
-	t := targetFlags(f)
-	if err := t.parse(f, args); err != nil {
-		return err
-	}
-	return errors.New("verification with the provider is not available yet; nothing was asked and nothing changed")
 }
 
 func cmdCredentialsDisable(ctx context.Context, f *flags, args []string, std stdio) error {

@@ -94,10 +94,6 @@ func TestBadCredentialsNameTheField(t *testing.T) {
 	b.fails(exitRefused, "another org", testJSON, "credentials", "set", "--org", "globex", "--provider", "twilio")
 }
 
-func TestVerifyIsNotAvailable(t *testing.T) {
-	newRig(t).fails(exitFailed, "not available", "", "credentials", "verify", "--org", "acme", "--provider", "twilio")
-}
-
 func TestListOfAllOrgs(t *testing.T) {
 	b := newRig(t)
 	if r := b.run("", "credentials", "list"); r.code != 0 || r.out != "" || r.err != "no credentials\n" {

@@ -48,6 +48,9 @@ func commands() []command {
 		{"credentials list", "list credentials, masked", "keyward credentials list --org acme\nkeyward credentials list --json", cmdCredentialsList},
 		{"credentials show", "show one credential, masked", "keyward credentials show --org acme --provider twilio", cmdCredentialsShow},
 		{"credentials verify", "ask the provider whether it honours a credential", "keyward credentials verify --org acme --provider twilio", cmdCredentialsVerify},
+		{"credentials stage", "put a new credential in the place of an org's, with that beside it for a while", credentialsStageExample, cmdCredentialsStage},
+		{"credentials promote", "retire the credential that another took the place of", "keyward credentials promote --org acme --provider resend", cmdCredentialsPromote},
+		{"credentials unstage", "take a staged credential back: the former one is the org's again", "keyward credentials unstage --org acme --provider resend", cmdCredentialsUnstage},
 		{"credentials disable", "refuse requests that need a credential, and keep it", "keyward credentials disable --org acme --provider twilio", cmdCredentialsDisable},
 		{"credentials enable", "allow requests with a disabled credential again", "keyward credentials enable --org acme --provider twilio", cmdCredentialsEnable},
 		{"credentials delete", "delete a credential", "keyward credentials delete --org acme --provider twilio", cmdCredentialsDelete},
@@ -55,18 +58,24 @@ func commands() []command {
 		{"assistants set", "map a Vapi assistant to an org", `keyward assistants set asst_1 --org acme --role inbound --name "Front desk"`, cmdAssistantsSet},
 		{"assistants list", "list mapped assistants", "keyward assistants list --org acme", cmdAssistantsList},
 		{"assistants resolve", "print the org of an assistant", "keyward assistants resolve asst_1", cmdAssistantsResolve},
+		{"assistants ensure", "make the Vapi assistant of an org's agent be there, as it is configured", "keyward assistants ensure --org acme --role inbound", cmdAssistantsEnsure},
 		{"assistants delete", "delete the mapping of an assistant", "keyward assistants delete asst_1", cmdAssistantsDelete},
 
 		{"callers add", "make a caller's token and print it, this once", "keyward callers add --name worker --org acme --provider twilio", cmdCallersAdd},
 		{"callers list", "list callers with a token", "keyward callers list --json", cmdCallersList},
 		{"callers revoke", "revoke a caller's token", "keyward callers revoke worker", cmdCallersRevoke},
 
+		{"admin-tokens add", "make a token of the admin API and print it, this once", "keyward admin-tokens add --name ops --role operator\nkeyward admin-tokens add --name acme-backend --org acme", cmdAdminTokensAdd},
+		{"admin-tokens list", "list the tokens of the admin API", "keyward admin-tokens list --json", cmdAdminTokensList},
+		{"admin-tokens revoke", "revoke a token of the admin API", "keyward admin-tokens revoke ops", cmdAdminTokensRevoke},
+
 		{"webhooks list", "list durable webhooks, newest first", "keyward webhooks list --state dead\nkeyward webhooks list --org acme --json", cmdWebhooksList},
 		{"webhooks show", "show one durable webhook, without its headers and body", "keyward webhooks show wd_…", cmdWebhooksShow},
 		{"webhooks redeliver", "send durable webhooks to the app again", "keyward webhooks redeliver wd_…\nkeyward webhooks redeliver --state dead --org acme", cmdWebhooksRedeliver},
 		{"webhooks test", "sign a sample with the org's own secret and send it the whole way", "keyward webhooks test --org acme --provider vapi --type tool-calls", cmdWebhooksTest},
 
-		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json", cmdAudit},
+		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json\nkeyward audit --since 720h --export > audit.jsonl", cmdAudit},
+		{"top", "watch what goes through the sidecar: requests, times by provider, cache, webhooks", "keyward top\nkeyward top --json", cmdTop},
 
 		{"keys generate", "make a new keyset in the file of --key, never over an existing one", "keyward keys generate --data-dir .keyward", cmdKeysGenerate},
 		{"keys list", "list the ids of the keys, never the keys", "keyward keys list --data-dir .keyward", cmdKeysList},

@@ -60,6 +60,8 @@ type Config struct {
 	WebhookBackoff    time.Duration `flag:"webhook-backoff" arg:"TIME" default:"1s" help:"delay before the second attempt; it doubles from then on"`
 	WebhookBackoffMax time.Duration `flag:"webhook-backoff-max" arg:"TIME" default:"5m" help:"the longest delay between attempts"`
 
+	VerifyEvery time.Duration `flag:"verify-every" arg:"TIME" default:"24h" section:"Integrations" help:"how often the providers are asked whether they still honour the active credentials; 0s: never unasked, but when they refuse one"`
+
 	LogLevel     string        `flag:"log-level" arg:"LEVEL" default:"info" section:"Running" reload:"yes" help:"trace, debug, info, warn or error"`
 	LogFormat    string        `flag:"log-format" arg:"FORMAT" default:"" shown:"json; console on a terminal" help:"json or console"`
 	OTLPEndpoint string        `flag:"otlp-endpoint" arg:"URL" default:"" help:"traces and metrics over OTLP"`

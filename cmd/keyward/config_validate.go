@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -196,11 +197,14 @@ func (c *Config) checkNumbers(p *problems) {
 			return
 		}
 		d, _ := f.GetDuration(flag.Name) // it is one
-		zero := slices.Contains([]string{"max-stale", "drain-timeout", "min-drain"}, flag.Name)
+		zero := slices.Contains([]string{"max-stale", "drain-timeout", "min-drain", "verify-every"}, flag.Name)
 		if d < 0 || d == 0 && !zero {
 			p.addf("%s %s: must be more than 0s", f.at(flag.Name), flag.Value)
 		}
 	})
+	if c.VerifyEvery > 0 && c.VerifyEvery < time.Second {
+		p.addf("%s %s: must be 0s, or at least 1s", f.at("verify-every"), c.VerifyEvery)
+	}
 	if c.MinDrain > c.DrainTimeout {
 		p.addf("%s %s: must not be longer than %s, %s", f.at("min-drain"), c.MinDrain, "--drain-timeout", c.DrainTimeout)
 	}

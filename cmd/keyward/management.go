@@ -31,10 +31,21 @@ func reach(f *flags) *sidecar {
 
 // do asks the sidecar. Out may be nil.
 func (s *sidecar) do(ctx context.Context, method, path string, body, out any) error {
+	s.connect()
+	return explainReach(s.client.Do(ctx, method, path, body, out), s.socket())
+}
+
+// stream copies what the sidecar answers.
+func (s *sidecar) stream(ctx context.Context, path string, out io.Writer) error {
+	s.connect()
+	return explainReach(s.client.Stream(ctx, path, out), s.socket())
+}
+
+// connect makes the client, once the flags are parsed. Nothing is dialled yet.
+func (s *sidecar) connect() {
 	if s.client == nil {
 		s.client = admin.NewClient(s.socket())
 	}
-	return explainReach(s.client.Do(ctx, method, path, body, out), s.socket())
 }
 
 // explainReach says what to do when nobody answers.

@@ -39,6 +39,10 @@ type sidecarProcess struct {
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
+	recent *traffic
+
+	verifier   *credential.Verifier
+	assistants admin.Assistants
 
 	webhooks   *webhook.Server // nil: off
 	webhookAPI admin.Webhooks
@@ -67,7 +71,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startWebhooks, s.startAdmin} {
+	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startAssistants, s.startWebhooks, s.startAdmin} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -79,6 +83,8 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
 	s.owned.Go(func() { s.checkRows(background) })
+	s.owned.Go(func() { s.recent.run(background) })
+	s.owned.Go(func() { s.verifier.Run(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -212,9 +218,10 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	if len(c.Callers) == 0 {
 		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
 	}
+	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
 		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
-		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
 	})
 	if err != nil {
 		return usagef("%w", err)
@@ -275,8 +282,10 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 
 // startAdmin serves the admin API on its socket and on TCP.
 func (s *sidecarProcess) startAdmin(context.Context) error {
+	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
-		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats, Webhooks: s.webhookAPI,
+		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
+		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Assistants: s.assistants, Webhooks: s.webhookAPI,
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
@@ -299,7 +308,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.serveAdmin(l, "admin "+l.Addr().String())
+		s.serveAdmin(admin.Limited(l), "admin "+l.Addr().String())
 	}
 	return nil
 }

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestTopShowsOneSnapshotWhereThereIsNoTerminal(t *testing.T) {
+	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+echo(t))
+	s.must(`{"api_key":"re_12345678_abcdefghijklmnopqrstuvwx"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	c := s.client("caller.sock")
+	for range 20 {
+		if _, err := s.call(c, "acme"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var shot snapshot
+	if err := json.Unmarshal([]byte(s.must("", "top", "--json")), &shot); err != nil {
+		t.Fatal(err)
+	}
+	if shot.Orgs != 1 || shot.Credentials.ByProvider["resend"] != 1 || shot.Proxy["requests"] < 20 || shot.Traffic.Window <= 0 || shot.Traffic.Requests <= 0 {
+		t.Errorf("%+v", shot)
+	}
+	if shot.Traffic.CacheHitRate == nil || *shot.Traffic.CacheHitRate < 0.5 || *shot.Traffic.CacheHitRate > 1 {
+		t.Errorf("cache hit rate %v", shot.Traffic.CacheHitRate)
+	}
+	for _, p := range shot.Traffic.Providers {
+		asked := p.Provider == "resend"
+		if (p.P50 != nil) != asked || (p.P99 != nil) != asked || (p.OwnP99 != nil) != asked || asked && (*p.P99 < *p.P50 || *p.P50 <= 0 || p.Requests <= 0) {
+			t.Errorf("%+v", p)
+		}
+	}
+	if len(shot.Traffic.Providers) != 5 {
+		t.Errorf("%d providers", len(shot.Traffic.Providers))
+	}
+	out := s.must("", "top")
+	if !strings.Contains(out, "PROVIDER") || !strings.Contains(out, "1 credentials of 1 orgs") || strings.Contains(out, "\x1b") {
+		t.Errorf("%q", out)
+	}
+}
+
+func TestTopRefuses(t *testing.T) {
+	b := newRig(t)
+	b.fails(exitUsage, "--interval", "", "top", "--interval", "1ms")
+	isFailure(t, runCommand("", "top", "--run-dir", t.TempDir()), exitFailed, "no sidecar")
+}
+
+// On a terminal top draws one picture over the other, and leaves the terminal as it was.
+func TestTopOnATerminal(t *testing.T) {
+	b := newRig(t)
+	master, slave := terminal(t)
+	before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var screen, errs syncBuffer
+	go func() {
+		var buf [4096]byte
+		for {
+			n, err := master.Read(buf[:])
+			if err != nil {
+				return
+			}
+			_, _ = screen.Write(buf[:n])
+		}
+	}()
+	done := make(chan int)
+	go func() {
+		done <- execute(t.Context(), []string{"top", "--interval", "100ms", "--run-dir", b.dir}, stdio{slave, slave, &errs})
+	}()
+	until(t, func() bool { return strings.Count(screen.String(), topLeft) >= 3 })
+	if _, err := master.WriteString("xq"); err != nil {
+		t.Fatal(err)
+	}
+	if code := <-done; code != exitDone || errs.String() != "" {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+	until(t, func() bool { return strings.HasSuffix(screen.String(), leaveScreen) })
+	text := screen.String()
+	if !strings.HasPrefix(text, enterScreen) || !strings.Contains(text, "webhooks") || strings.Contains(text, "x"+clearLine) {
+		t.Errorf("%q", text)
+	}
+	for _, picture := range strings.Split(strings.TrimPrefix(text, enterScreen), topLeft) {
+		for _, line := range strings.Split(picture, "\r\n") {
+			if line = strings.TrimRight(strings.ReplaceAll(line, clearLine, ""), "\r"); len([]rune(line)) > 60 && !strings.Contains(line, leaveScreen) {
+				t.Errorf("longer than the terminal is wide: %q", line)
+			}
+		}
+	}
+	after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	if err != nil || *after != *before {
+		t.Errorf("the terminal is not as it was: %+v, %+v, %v", before, after, err)
+	}
+}
+
+// terminal is a pseudo-terminal of 60 columns.
+func terminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	fd := int(master.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slave, err = os.OpenFile(fmt.Sprint("/dev/pts/", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = slave.Close() })
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 20, Col: 60}); err != nil {
+		t.Fatal(err)
+	}
+	return master, slave
+}
+
+// The rates and times are those of the last seconds, whatever was before.
+func TestTrafficIsOfTheLastSeconds(t *testing.T) {
+	var requests int64
+	at := time.Now()
+	tr := &traffic{take: func(s *sample) { s.at, s.requests = at, requests }}
+	if now := tr.now(); now.Window != 0 || now.Requests != 0 {
+		t.Errorf("before anything was measured: %+v", now)
+	}
+	requests = 5000
+	for range 2 * samples {
+		tr.sample()
+		at = at.Add(time.Second)
+		requests += 10
+	}
+	if now := tr.now(); now.Window < 10 || now.Window > 11 || now.Requests < 9.9 || now.Requests > 10.1 {
+		t.Errorf("%+v", now)
+	}
+}
