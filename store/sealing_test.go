@@ -25,7 +25,7 @@ func TestDeliveriesOutliveTheMigration(t *testing.T) {
 			}
 			n, err := d.MigrateUp(ctx)
 			ok(t, err)
-			if n != 1 {
+			if n < 1 {
 				t.Errorf("%d steps", n)
 			}
 			list, _, err := d.Deliveries(ctx, DeliveryFilter{})
@@ -50,7 +50,9 @@ func TestDeliveriesOutliveTheMigration(t *testing.T) {
 			ok(t, err)
 			same(t, count, map[string]int64{"": 3, "k1": 1})
 
-			ok(t, d.MigrateDown(ctx))
+			for range n {
+				ok(t, d.MigrateDown(ctx))
+			}
 			same(t, schemaOf(t, d), before)
 			var left int
 			ok(t, d.r.QueryRowContext(ctx, "SELECT count(*) FROM webhook_deliveries").Scan(&left))
