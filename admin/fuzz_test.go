@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -115,7 +116,7 @@ func memoryDir(t testing.TB) string {
 
 // The same for requests that are made to get far: known paths, ids that exist, bodies that are nearly right, on both stores.
 func TestGeneratedRequestsEndInNo500(t *testing.T) {
-	n := 4000
+	n := generated(1500)
 	if testing.Short() {
 		n = 1000
 	}
@@ -140,6 +141,17 @@ func TestGeneratedRequestsEndInNo500(t *testing.T) {
 	}
 }
 
+// lastUsed of a token goes on by itself.
+var lastUsed = regexp.MustCompile(`"last_used_at":[^,}]*`)
+
+// generated is how many requests are made up: with KEYWARD_TORTURE=1 they are many.
+func generated(n int) int {
+	if os.Getenv("KEYWARD_TORTURE") == "1" {
+		return 20 * n
+	}
+	return n
+}
+
 // A token that is bound to an org changes and sees nothing of another, whatever it asks for.
 func TestGeneratedRequestsOfAnOrgBoundTokenStayInside(t *testing.T) {
 	const mark = "MARKED"
@@ -161,20 +173,20 @@ func TestGeneratedRequestsOfAnOrgBoundTokenStayInside(t *testing.T) {
 			if a.status != 200 || !strings.Contains(path, "/api/callers") && !strings.Contains(path, "tokens") && !strings.Contains(a.body, mark) {
 				t.Fatalf("%s: %d %s", path, a.status, a.body)
 			}
-			all += a.body
+			all += lastUsed.ReplaceAllString(a.body, "")
 		}
 		return all
 	}
 	r.ask("GET", "/api/orgs", "", "Authorization: Bearer "+token) // from now on it was used lately
 	before := state()
 	r.good = 0
-	for range 3000 {
+	for range generated(1000) {
 		method, target, body, header := g.request()
 		if a := r.ask(method, target, body, append(header, "Authorization: Bearer "+token)...); strings.Contains(a.body, mark) {
 			t.Fatalf("%s %s: %s", method, target, a.body)
 		}
 	}
-	if r.good < 300 {
+	if r.good < 100 {
 		t.Errorf("only %d were done: too much is refused at once", r.good)
 	}
 	if after := state(); after != before {
