@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -47,8 +48,9 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 }
 
 // Read is fasthttp's way to the caller's bytes.
-func (c *callerConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
+func (c *callerConn) Read(b []byte) (n int, err error) {
+	defer c.guard(&err)
+	n, err = c.Conn.Read(b)
 	if n > 0 {
 		if bad := c.head.look(b[:n]); bad != nil {
 			return 0, bad
@@ -58,7 +60,8 @@ func (c *callerConn) Read(b []byte) (int, error) {
 }
 
 // Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.
-func (c *callerConn) Write(b []byte) (int, error) {
+func (c *callerConn) Write(b []byte) (_ int, err error) {
+	defer c.guard(&err)
 	now := time.Now()
 	if s := now.Unix(); s != c.writeUntil {
 		c.writeUntil = s
@@ -68,6 +71,16 @@ func (c *callerConn) Write(b []byte) (int, error) {
 	}
 	return c.Conn.Write(b)
 }
+
+// guard turns a panic into the end of the connection: fasthttp reads and writes outside of the handler, where nobody else would catch it.
+func (c *callerConn) guard(err *error) {
+	if v := recover(); v != nil {
+		c.at.p.panicked("", v)
+		*err = errPanic
+	}
+}
+
+var errPanic = errors.New("serving the connection panicked")
 
 func (c *callerConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {

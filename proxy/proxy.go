@@ -450,14 +450,15 @@ func (p *Proxy) recover(c *call) {
 	if v == nil {
 		return
 	}
-	p.panicked(c, v)
+	p.panicked(stringOf(c.id[:]), v)
 	c.abandon()
 	c.refuse(refusePanic)
 }
 
-func (p *Proxy) panicked(c *call, v any) {
+// panicked logs it: of the request with this id, or of none.
+func (p *Proxy) panicked(id string, v any) {
 	p.stats.Panics.Add(1)
-	p.log.Error().Str("request_id", string(c.id[:])).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while serving a request")
+	p.log.Error().Str("request_id", id).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while serving a request")
 }
 
 // bytesOf and stringOf look at memory as the other type, for look-ups within one request; what outlives the request is copied.

@@ -345,7 +345,7 @@ func (a *answer) Read(b []byte) (n int, err error) {
 // guard turns a panic while an answer is streamed into its end.
 func (a *answer) guard(err *error) {
 	if v := recover(); v != nil {
-		a.c.p.panicked(a.c, v)
+		a.c.p.panicked(stringOf(a.c.id[:]), v)
 		*err = a.failed(errCut)
 	}
 }

@@ -193,6 +193,12 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	ready := false
+	defer func() { // a panic too
+		if !ready {
+			_ = tcp.Close()
+		}
+	}()
 	setUserTimeout(tcp)
 	c := &upstreamConn{to: u, guard: newGuardedConn(tcp, u.tls != nil)}
 	c.Conn = c.guard
@@ -200,7 +206,6 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 		t := tls.Client(c.guard, u.tls)
 		_ = tcp.SetDeadline(time.Now().Add(tlsTimeout))
 		if err := t.Handshake(); err != nil {
-			_ = tcp.Close()
 			return nil, &tlsError{err}
 		}
 		_ = tcp.SetDeadline(time.Time{})
@@ -208,6 +213,7 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	}
 	c.guard.wrote = false
 	c.br = bufio.NewReaderSize(c.Conn, readBuffer)
+	ready = true
 	return c, nil
 }
 

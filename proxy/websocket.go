@@ -37,7 +37,7 @@ func (p *Proxy) tunnel(c *call) *refusal {
 // guard keeps a panic in a goroutine of its own from ending the process.
 func (p *Proxy) guard(c *call) {
 	if v := recover(); v != nil {
-		p.panicked(c, v)
+		p.panicked(stringOf(c.id[:]), v)
 		_ = c.conn.Close()
 	}
 }
