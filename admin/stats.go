@@ -7,6 +7,16 @@ import (
 	"github.com/keyward/keyward/store"
 )
 
+// profile shows what the process does. Profiles hold names of functions and no data; who may have them may stop the process as well.
+func (a *API) profile(c *call) error {
+	if a.o.Profiles == nil || !c.peer.unix {
+		return problemNoRoute
+	}
+	c.wrote = http.StatusOK
+	a.o.Profiles.ServeHTTP(c.w, c.r)
+	return nil
+}
+
 // stats counts what is stored and adds the running sidecar's own numbers.
 func (a *API) stats(c *call) error {
 	if _, err := c.query(); err != nil {

@@ -63,6 +63,11 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	}
 	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
+	stopProfile, err := startProfile(c)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
@@ -259,6 +264,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats, Webhooks: s.webhookAPI,
+		Profiles: profiles(s.c),
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
