@@ -29,6 +29,10 @@ type Options struct {
 	Rate float64
 	// Duration is how long requests are begun.
 	Duration time.Duration
+	// Warm is how long a closed loop over the same connections goes before, uncounted.
+	Warm time.Duration
+	// Begin and End, if set, are called when the counted requests begin and when the last has its answer, the connections still open.
+	Begin, End func()
 	// Requests, if not 0, ends the loop after so many.
 	Requests int64
 	// Request appends the next request. It is called by one goroutine.

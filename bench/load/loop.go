@@ -42,7 +42,7 @@ func newLoop(o Options) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making an event loop: %w", err)
 	}
-	l := &loop{o: o, epoll: fd, r: &Result{Latency: NewHistogram(), Lag: NewHistogram(), Statuses: map[int]int64{}}, out: make([]byte, 0, 4096)}
+	l := &loop{o: o, epoll: fd, out: make([]byte, 0, 4096)}
 	for i := range o.Conns {
 		s := &slot{a: answer{buf: make([]byte, 8192)}}
 		l.slots = append(l.slots, s)
@@ -85,6 +85,32 @@ func (l *loop) run(ctx context.Context) (*Result, error) {
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err == nil {
 		defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }() // 0: the default again
 	}
+	if counted := l.o; counted.Warm > 0 {
+		l.o.Rate, l.o.Requests, l.o.Duration = 0, 0, counted.Warm
+		if err := l.phase(ctx); err != nil {
+			return nil, err
+		}
+		if l.r.Errors > 0 {
+			return l.r, nil // it would not be better counted
+		}
+		l.o = counted
+	}
+	if l.o.Begin != nil {
+		l.o.Begin()
+	}
+	if err := l.phase(ctx); err != nil {
+		return nil, err
+	}
+	if l.o.End != nil {
+		l.o.End()
+	}
+	return l.r, nil
+}
+
+// phase makes requests until it is over and all answers are there.
+func (l *loop) phase(ctx context.Context) error {
+	l.r = &Result{Latency: NewHistogram(), Lag: NewHistogram(), Statuses: map[int]int64{}}
+	l.next, l.begins, l.ended, l.free = 0, 0, false, l.free[:0]
 	l.begun = time.Now()
 	end := int64(l.o.Duration)
 	for _, s := range l.slots {
@@ -93,17 +119,17 @@ func (l *loop) run(ctx context.Context) (*Result, error) {
 			continue
 		}
 		if err := l.send(s, l.now()); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	events := make([]unix.EpollEvent, l.o.Conns)
 	for n := 0; ; n++ {
 		now := l.now()
 		if n&63 == 0 && ctx.Err() != nil {
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 		if err := l.arrivals(now, end); err != nil {
-			return nil, err
+			return err
 		}
 		if l.ended = l.ended || l.full() || now >= end && l.o.Rate == 0; l.ended && l.flying == 0 && l.waiting.empty() {
 			break
@@ -114,16 +140,16 @@ func (l *loop) run(ctx context.Context) (*Result, error) {
 		}
 		got, err := l.wait(events, l.untilDue(now))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, e := range events[:got] {
 			if err := l.ready(int(e.Fd)); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	l.r.Seconds = float64(l.now()) / 1e9
-	return l.r, nil
+	return nil
 }
 
 func (l *loop) full() bool { return l.o.Requests > 0 && l.begins >= l.o.Requests }
