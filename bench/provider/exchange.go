@@ -79,11 +79,10 @@ func (x *exchange) one() error {
 // head is the next request's, still in the reader's buffer.
 func (x *exchange) head() ([]byte, error) {
 	for want, seen := 1, 0; ; {
-		b, err := x.r.Peek(want)
-		if err != nil {
+		if _, err := x.r.Peek(want); err != nil {
 			return nil, err
 		}
-		b, _ = x.r.Peek(x.r.Buffered())
+		b, _ := x.r.Peek(x.r.Buffered())
 		if end := bytes.Index(b[max(seen-3, 0):], []byte("\r\n\r\n")); end >= 0 {
 			return b[:max(seen-3, 0)+end+4], nil
 		}

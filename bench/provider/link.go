@@ -126,6 +126,6 @@ func until(t time.Time) {
 	if d := time.Until(t); d > coarse {
 		time.Sleep(d - coarse)
 	}
-	for time.Now().Before(t) { //nolint:revive // the last of it is spun
+	for time.Now().Before(t) { // the last of it is spun
 	}
 }

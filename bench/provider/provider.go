@@ -153,7 +153,7 @@ func (p *Provider) accept() {
 
 func (p *Provider) serve(c net.Conn) {
 	x := &exchange{p: p, c: c, r: bufio.NewReaderSize(c, 16<<10)}
-	for x.one() == nil { //nolint:revive // one request after the other, until the connection ends
+	for x.one() == nil { // one request after the other, until the connection ends
 	}
 }
 

@@ -20,20 +20,22 @@ func Register(name string, run func(args []string) error) { roles[name] = run }
 // Dispatch runs the role that this process was started for and exits; in the first process it does nothing. It is the first call of main
 // and of TestMain.
 func Dispatch() {
-	name := os.Getenv(variable)
-	if name == "" {
-		return
+	if name := os.Getenv(variable); name != "" {
+		os.Exit(play(name)) //nolint:forbidigo // it stands for main
 	}
+}
+
+func play(name string) int {
 	run := roles[name]
 	if run == nil {
 		fmt.Fprintf(os.Stderr, "no role %q in this binary\n", name)
-		os.Exit(2)
+		return 2
 	}
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(0)
+	return 0
 }
 
 // Command is this binary as the named role. It ends with the process that started it, however that ends.

@@ -15,8 +15,8 @@ import (
 func cpuOf(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
-		const scheduler = 2                        // CPUCLOCK_SCHED, of clock_getcpuclockid(3)
-		clock := int32(^pid)<<3 | int32(scheduler) //nolint:gosec // a process id has 22 bits
+		const scheduler = 2 // CPUCLOCK_SCHED, of clock_getcpuclockid(3)
+		clock := int32(^pid)<<3 | int32(scheduler)
 		var ts unix.Timespec
 		if err := unix.ClockGettime(clock, &ts); err != nil {
 			return 0, fmt.Errorf("reading the CPU time of a process: %w", err)

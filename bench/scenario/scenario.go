@@ -29,7 +29,8 @@ type Env struct {
 
 	Rounds int
 	Time   time.Duration // of a round
-	Quick  bool
+	// Orgs and Misses are how many orgs the scenarios zipf and miss have.
+	Orgs, Misses int
 
 	// Say shows progress. Done takes a finished run. Left takes what had to be left out, and why.
 	Say  func(format string, args ...any)

@@ -78,7 +78,9 @@ func Launch() (*Server, error) { return newServer() }
 func (s *Server) Close() { s.remove() }
 
 // Create returns the URL of a new, empty database of the cluster.
-func (s *Server) Create(name string) (string, error) { return s.URL(name), s.exec("CREATE DATABASE " + name) }
+func (s *Server) Create(name string) (string, error) {
+	return s.URL(name), s.exec("CREATE DATABASE " + name)
+}
 
 // URL is that of a database of the cluster.
 func (s *Server) URL(database string) string {
