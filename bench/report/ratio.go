@@ -6,7 +6,9 @@ import (
 	"slices"
 )
 
-// A Ratio is one thing against another, with the range that it lies in, nineteen times of twenty, as far as the rounds differ among themselves.
+// A Ratio is one thing against another: the median of the rounds' ratios, and the range that the true one lies in, at least nineteen times of
+// twenty where there are six rounds or more; with fewer it is the whole range of the rounds. Both are of ranks: a round that the machine stopped in the middle
+// of moves neither the median nor, alone, the range of many rounds.
 type Ratio struct {
 	Value, Low, High float64
 }
@@ -18,7 +20,14 @@ func (r Ratio) String() string {
 	if math.IsNaN(r.Value) {
 		return "–"
 	}
-	return fmt.Sprintf("%.2f ±%.2f", r.Value, (r.High-r.Low)/2)
+	return fmt.Sprintf("%s (%s–%s)", short(r.Value), short(r.Low), short(r.High))
+}
+
+func short(v float64) string {
+	if v >= 99.5 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
 }
 
 // Holds says whether the true ratio may be v.
@@ -27,72 +36,49 @@ func (r Ratio) Holds(v float64) bool { return r.Low <= v && v <= r.High }
 // Paired is a to b where both took their rounds in turn: round i of one stands beside round i of the other, so that what the machine did
 // meanwhile met both and cancels out.
 func Paired(a, b []float64) Ratio {
-	n := min(len(a), len(b))
-	logs := make([]float64, 0, n)
-	for i := range n {
+	var all []float64
+	for i := range min(len(a), len(b)) {
 		if a[i] <= 0 || b[i] <= 0 {
 			return NoRatio
 		}
-		logs = append(logs, math.Log(a[i]/b[i]))
+		all = append(all, a[i]/b[i])
 	}
-	if n == 0 {
-		return NoRatio
-	}
-	mean, deviation := moments(logs)
-	return around(mean, student(n-1)*deviation/math.Sqrt(float64(n)))
-}
-
-// Apart is a to b where they come from two runs.
-func Apart(a, b []float64) Ratio {
-	la, lb := logarithms(a), logarithms(b)
-	if la == nil || lb == nil {
-		return NoRatio
-	}
-	ma, da := moments(la)
-	mb, db := moments(lb)
-	va, vb := da*da/float64(len(la)), db*db/float64(len(lb))
-	return around(ma-mb, student(min(len(la), len(lb))-1)*math.Sqrt(va+vb))
-}
-
-func around(mean, half float64) Ratio {
-	return Ratio{math.Exp(mean), math.Exp(mean - half), math.Exp(mean + half)}
-}
-
-func logarithms(v []float64) []float64 {
-	logs := make([]float64, 0, len(v))
-	for _, x := range v {
-		if x <= 0 {
-			return nil
+	n := len(all)
+	// The median lies outside the k-th smallest and the k-th largest of n as often as a coin shows one side less than k times (sign test).
+	k, tail, ways := 0, 0.0, 1.0
+	for ; k < n/2; k++ {
+		if tail += ways / math.Exp2(float64(n)); 2*tail > 0.05 {
+			break
 		}
-		logs = append(logs, math.Log(x))
+		ways = ways * float64(n-k) / float64(k+1)
 	}
-	if len(logs) == 0 {
-		return nil
-	}
-	return logs
+	return ranked(all, k)
 }
 
-func moments(v []float64) (mean, deviation float64) {
-	for _, x := range v {
-		mean += x
+// Apart is a to b where they come from two runs: each round of one stands beside each of the other (Hodges and Lehmann's estimate, its range by
+// Mann and Whitney's test).
+func Apart(a, b []float64) Ratio {
+	var all []float64
+	for _, x := range a {
+		for _, y := range b {
+			if x <= 0 || y <= 0 {
+				return NoRatio
+			}
+			all = append(all, x/y)
+		}
 	}
-	mean /= float64(len(v))
-	if len(v) < 2 {
-		return mean, 0
-	}
-	for _, x := range v {
-		deviation += (x - mean) * (x - mean)
-	}
-	return mean, math.Sqrt(deviation / float64(len(v)-1))
+	m, n := float64(len(a)), float64(len(b))
+	return ranked(all, int(m*n/2-1.96*math.Sqrt(m*n*(m+n+1)/12)))
 }
 
-// student is the 97.5th percentile of Student's distribution, by degrees of freedom.
-func student(df int) float64 {
-	table := []float64{0, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131}
-	if df < 1 {
-		return 0 // one round says nothing about its spread
+// ranked is the median, and the range from the k-th smallest to the k-th largest.
+func ranked(all []float64, k int) Ratio {
+	if len(all) == 0 {
+		return NoRatio
 	}
-	return table[min(df, len(table)-1)]
+	slices.Sort(all)
+	k = max(k, 1)
+	return Ratio{Median(all), all[k-1], all[len(all)-k]}
 }
 
 // Median of a run's rounds.

@@ -73,7 +73,7 @@ func (r *Result) WriteTable(w io.Writer) error {
 	for _, l := range r.Left {
 		t.printf("\nleft out: %s", l)
 	}
-	t.printf("\nTimes are µs, medians of the rounds. +p50 and +p99 are what is added to direct (or to the sidecar's own hit); × is how many times as long, ± what the rounds\nleave open, nineteen times of twenty.\n")
+	t.printf("\nTimes are µs, medians of the rounds. +p50 and +p99 are what is added to direct (or to the sidecar's own hit); × is how many times as long, (from–to) what\nthe rounds leave open.\n")
 	return t.err
 }
 
@@ -99,6 +99,19 @@ func (r *Result) writeGroup(w *stickyWriter, g Group) {
 			w.printf("  %s: %s\n", run.Peer, s)
 		}
 	}
+}
+
+// Line is a finished run in one line, for progress.
+func (r *Result) Line(run Run) string {
+	m := func(name string) float64 { return Median(run.Values(figure(name))) }
+	s := fmt.Sprintf("%-10s %-8s %-18s p50 %8s  p99 %8s  %8s/s", run.Scenario, run.Load(), run.Peer, number(m("p50")), number(m("p99")), number(m("requests")))
+	if cpu := m("cpu"); cpu > 0 {
+		s += "  cpu " + number(cpu)
+	}
+	if n := run.Errors(); n > 0 {
+		s += fmt.Sprintf("  %d ERRORS", n)
+	}
+	return s
 }
 
 // Errors of all rounds.
