@@ -43,6 +43,11 @@ func Paired(a, b []float64) Ratio {
 		}
 		all = append(all, a[i]/b[i])
 	}
+	return middle(all)
+}
+
+// middle is the median of rounds and its range.
+func middle(all []float64) Ratio {
 	n := len(all)
 	// The median lies outside the k-th smallest and the k-th largest of n as often as a coin shows one side less than k times (sign test).
 	k, tail, ways := 0, 0.0, 1.0
@@ -52,7 +57,7 @@ func Paired(a, b []float64) Ratio {
 		}
 		ways = ways * float64(n-k) / float64(k+1)
 	}
-	return ranked(all, k)
+	return ranked(slices.Clone(all), k)
 }
 
 // Apart is a to b where they come from two runs: each round of one stands beside each of the other (Hodges and Lehmann's estimate, its range by

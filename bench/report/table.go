@@ -83,15 +83,7 @@ func (r *Result) writeGroup(w *stickyWriter, g Group) {
 	line := func(cells ...string) { _, _ = io.WriteString(tab, strings.Join(cells, "\t")+"\t\n") } // w keeps the error
 	line("", "p50", "p99", "p99.9", "+p50", "+p99", "× p50", "× p99", "requests/s", "cpu", "allocs", "MiB", "conns", "errors")
 	for _, run := range g.Runs {
-		m := func(name string) float64 { return Median(run.Values(figure(name))) }
-		added := func(string) string { return "" }
-		times := added
-		if base := r.Base(run); base != nil {
-			added = func(name string) string { return signed(Added(run, base, figure(name))) }
-			times = func(name string) string { return Paired(run.Values(figure(name)), base.Values(figure(name))).String() }
-		}
-		line(run.Peer, number(m("p50")), number(m("p99")), number(m("p99.9")), added("p50"), added("p99"), times("p50"), times("p99"),
-			number(m("requests")), positive(m("cpu")), allocations(m("allocs")), positive(m("memory")/(1<<20)), number(m("upstream connections")), number(float64(run.Errors())))
+		line(r.cells(run)...)
 	}
 	_ = tab.Flush()
 	for _, run := range g.Runs {
