@@ -44,7 +44,7 @@ func (o *options) flags(out io.Writer) *pflag.FlagSet {
 	f.BoolVar(&o.quick, "quick", false, "fewer and shorter rounds, fewer orgs: two minutes")
 	f.StringSliceVar(&o.scenarios, "scenario", nil, "only these: "+strings.Join(names, ", "))
 	f.StringSliceVar(&o.peers, "peer", nil, "only these peers, besides keyward and direct")
-	f.IntVar(&o.rounds, "rounds", 0, "rounds of each contender (11; quick: 7)")
+	f.IntVar(&o.rounds, "rounds", 0, "rounds of each contender (9; quick: 7)")
 	f.DurationVar(&o.time, "time", 0, "of a round (1s; quick: 150ms)")
 	f.StringVar(&o.binary, "keyward", "", "the program to measure; without it is built from this source")
 	f.StringVar(&o.out, "out", "bench/out", "folder of latest.json and latest.html")
@@ -57,7 +57,7 @@ func (o *options) flags(out io.Writer) *pflag.FlagSet {
 // settle fills in what was not said and checks what was.
 func (o *options) settle() ([]scenario.Scenario, error) {
 	if o.rounds == 0 {
-		o.rounds = 11
+		o.rounds = 9
 		if o.quick {
 			o.rounds = 7
 		}
@@ -135,10 +135,10 @@ func measure(ctx context.Context, o options, out, progress io.Writer) (code int,
 			left("%v", err)
 			code = failed
 		}
-		show.say("%s took %v", s.Name, time.Since(begun).Round(time.Second))
+		show.line(fmt.Sprintf("%-10s took %v", s.Name, time.Since(begun).Round(time.Second/10)))
 	}
 	show.clear()
-	return code, errors.Join(result.WriteTable(out), write(o.out, &result), show.err)
+	return code, errors.Join(result.WriteTable(out), result.WriteMarks(out), write(o.out, &result), show.err)
 }
 
 func (o *options) choose(binary string, left func(string, ...any)) ([]peer.Peer, error) {
@@ -205,7 +205,13 @@ func write(dir string, r *report.Result) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "latest.json"), append(b, '\n'), 0o644)
+	var page bytes.Buffer
+	if err := r.WritePage(&page); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "latest.json"), append(b, '\n'), 0o644),
+		os.WriteFile(filepath.Join(dir, "latest.html"), page.Bytes(), 0o644))
 }
 
 // A progressLine is one line that is written over, where the output is a terminal; elsewhere only finished runs are lines.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -39,8 +40,34 @@ var watched = []struct {
 	{"p50", 0.10, 5},
 	{"p99", 0.25, 20},
 	{"cpu", 0.05, 0.5},
-	{"allocs", 0.02, 0.2},
 	{"memory", 0.10, 2 << 20},
+}
+
+// counted are compared by their difference, since none is a usual value, and by their worst round: how much worse it may get.
+var counted = []struct {
+	name      string
+	allowance float64
+	more      bool // is better
+	of        func(Run) []float64
+}{
+	{"allocs", 0.2, false, func(r Run) []float64 {
+		v := r.Values(figure("allocs"))
+		if len(v) > 0 && slices.Min(v) < 0 { // could not be read
+			return nil
+		}
+		return v
+	}},
+	{"errors", 0, false, func(r Run) (v []float64) {
+		for _, round := range r.Rounds {
+			v = append(v, float64(round.Errors))
+		}
+		return v
+	}},
+	{"upstream connections", 2, false, func(r Run) []float64 { return r.Values(figure("upstream connections")) }},
+	{"hit_rate", 0.02, true, func(r Run) []float64 { return r.Extra("hit_rate") }},
+	{"store_queries_for_1000_misses", 1, false, func(r Run) []float64 { return r.Extra("store_queries_for_1000_misses") }},
+	{"rss_growth_bytes", 2 << 20, false, func(r Run) []float64 { return r.Extra("rss_growth_bytes") }},
+	{"idle_rss_bytes", 2 << 20, false, func(r Run) []float64 { return r.Extra("idle_rss_bytes") }},
 }
 
 // Compare finds every run of ours that both results have. Latencies are compared as multiples of their base (direct, the sidecar's own hit) in their own run, where there is
@@ -60,9 +87,33 @@ func Compare(before, after *Result) []Change {
 					all = append(all, c)
 				}
 			}
+			for _, w := range counted {
+				if c, ok := count(b, w.name, w.of(a), w.of(b), w.allowance, w.more); ok {
+					all = append(all, c)
+				}
+			}
 		}
 	}
 	return all
+}
+
+// count calls a change one where all rounds of one side lie beyond all of the other's by more than the allowance. What is always none is left out.
+func count(b Run, name string, before, after []float64, allowance float64, more bool) (Change, bool) {
+	c := Change{Scenario: b.Scenario, Peer: b.Peer, Load: b.Load(), Figure: name, Before: Median(before), After: Median(after), Ratio: Apart(after, before), Verdict: Same}
+	if len(before) == 0 || len(after) == 0 || slices.Max(before) == 0 && slices.Max(after) == 0 {
+		return c, false
+	}
+	worse, better := slices.Min(after) > slices.Max(before)+allowance, slices.Max(after) < slices.Min(before)-allowance
+	if more {
+		worse, better = slices.Max(after) < slices.Min(before)-allowance, slices.Min(after) > slices.Max(before)+allowance
+	}
+	switch {
+	case worse:
+		c.Verdict = Worse
+	case better:
+		c.Verdict = Better
+	}
+	return c, true
 }
 
 func compare(before, after *Result, a, b Run, name string, allowance, absolute float64) (Change, bool) {

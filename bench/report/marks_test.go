@@ -66,12 +66,16 @@ func TestMarksOfScenarios(t *testing.T) {
 		return run
 	}
 	good := &Result{Runs: []Run{
-		{Scenario: "zipf", Peer: "keyward", Concurrency: 16, Rounds: calm(105, 16)}, {Scenario: "zipf", Peer: "keyward hit", Concurrency: 16, Rounds: calm(100, 16)},
+		{Scenario: "zipf", Peer: "keyward", Concurrency: 16, Rounds: calm(105, 16)},
+		{Scenario: "zipf", Peer: "keyward hit", Concurrency: 16, Rounds: calm(100, 16)},
 		{Scenario: "miss", Peer: "keyward sqlite", Concurrency: 16, Rounds: calm(400, 90)},
-		{Scenario: "webhook", Peer: "direct", Concurrency: 16, Rounds: calm(100, 0)}, {Scenario: "webhook", Peer: "keyward", Concurrency: 16, Rounds: calm(300, 90)},
-		{Scenario: "stream", Peer: "direct", Concurrency: 16, Rounds: calm(100, 0)}, {Scenario: "stream", Peer: "keyward", Concurrency: 16, Rounds: calm(200, 90)},
+		{Scenario: "webhook", Peer: "direct", Concurrency: 16, Rounds: calm(100, 0)},
+		{Scenario: "webhook", Peer: "keyward", Concurrency: 16, Rounds: calm(300, 90)},
+		{Scenario: "stream", Peer: "direct", Concurrency: 16, Rounds: calm(100, 0)},
+		{Scenario: "stream", Peer: "keyward", Concurrency: 16, Rounds: calm(200, 90)},
 		{Scenario: "upload", Peer: "keyward", Concurrency: 1, Rounds: calm(100, 90)},
-		{Scenario: "cold", Peer: "direct", Concurrency: 1, Rounds: calm(120_000, 0)}, {Scenario: "cold", Peer: "keyward", Concurrency: 1, Rounds: calm(40_500, 90)},
+		{Scenario: "cold", Peer: "direct", Concurrency: 1, Rounds: calm(120_000, 0)},
+		{Scenario: "cold", Peer: "keyward", Concurrency: 1, Rounds: calm(40_500, 90)},
 		{Scenario: "start", Peer: "keyward", Concurrency: 1, Rounds: calm(40_000, 0)},
 	}}
 	extras := func(r *Result, hitRate, loads, held, growth, idle float64) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/bench/peer"
+	"github.com/keyward/keyward/bench/provider"
 	"github.com/keyward/keyward/bench/report"
 	"github.com/keyward/keyward/bench/role"
 )
@@ -216,4 +217,40 @@ func env(t *testing.T) (*Env, *[]report.Run) {
 		Binary: binary, Dir: dir, Keep: filepath.Join(dir, "keep"), Rounds: 1, Time: 60 * time.Millisecond, Orgs: 1200, Misses: 220,
 		Say: func(string, ...any) {}, Done: func(r report.Run) { *runs = append(*runs, r) }, Left: t.Logf,
 	}, runs
+}
+
+// TestDirectAgainstItselfIsOne: the same contender twice, in turn, is 1.00 within the spread that is printed. One time in twenty it is not, by
+// what that spread means; five times in a row would be a bias.
+func TestDirectAgainstItselfIsOne(t *testing.T) {
+	e, runs := env(t)
+	e.Rounds = 8
+	s := Scenario{"itself", "", func(ctx context.Context, e *Env) error {
+		request := same(email(org, "Authorization: Bearer "+provider.KeyOf(org)+"\r\n"))
+		one, err := e.directly(direct, "api.resend.com", request)
+		if err != nil {
+			return err
+		}
+		two := one
+		two.name = Again
+		_, err = e.inTurn(ctx, "itself", []shape{{conns: 4}}, one, two)
+		return err
+	}}
+	for range 5 {
+		*runs = nil
+		if err := s.Run(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		holds := 0
+		for _, f := range report.Figures[:2] {
+			r := report.Paired((*runs)[1].Values(f), (*runs)[0].Values(f))
+			t.Logf("%s: %v", f.Name, r)
+			if r.Holds(1) && r.Value > 0.5 && r.Value < 2 {
+				holds++
+			}
+		}
+		if holds == 2 {
+			return
+		}
+	}
+	t.Error("the same is not the same")
 }

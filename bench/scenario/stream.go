@@ -60,7 +60,7 @@ func stream(ctx context.Context, e *Env) error {
 			return nil
 		}
 	}
-	return e.talksInTurn(ctx, "stream", 16, max(2*e.Time, time.Second), of, straight, through)
+	return e.talksInTurn(ctx, "stream", 16, max(2*e.Time, 500*time.Millisecond), of, straight, through)
 }
 
 // listen asks for one stream and follows it. Where TLS records and chunks of HTTP end is nobody's promise: what counts is when the bytes come.
