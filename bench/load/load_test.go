@@ -86,10 +86,14 @@ func TestOpenLoopKeepsItsPace(t *testing.T) {
 }
 
 func TestClosedLoopKeepsItsConcurrency(t *testing.T) {
-	r := run(t, provider.Options{DelayEvery: 1, Delay: 20 * time.Millisecond}, load.Options{Conns: 8, Duration: 500 * time.Millisecond})
-	if most := int64(8 * 500 / 20); r.Requests > most+8 || r.Requests < most/4 {
-		t.Errorf("8 at a time, each 20 ms: %d requests in half a second, not about %d", r.Requests, most)
-	}
+	undisturbed(t, func(j *judge) {
+		r := run(t, provider.Options{DelayEvery: 1, Delay: 20 * time.Millisecond}, load.Options{Conns: 8, Duration: 500 * time.Millisecond})
+		most := int64(8 * 500 / 20)
+		if r.Requests > most+8 {
+			t.Errorf("8 at a time, each 20 ms: %d requests in half a second, more than %d", r.Requests, most)
+		}
+		j.atMost("of 200 were missing", time.Duration(most-r.Requests), 40)
+	})
 }
 
 func TestWrongCredentialIsAnError(t *testing.T) {
@@ -182,20 +186,56 @@ func runAt(t *testing.T, p *provider.Provider, o load.Options) *load.Result {
 // A judge collects what does not fit.
 type judge struct{ wrong []string }
 
-// undisturbed measures until everything fits, at most five times. A busy machine stops us for a while now and then, which a loop that hides
-// nothing shows; a loop that is wrong is wrong each time.
+// undisturbed measures until everything fits. What does not fit while nothing disturbed us is wrong; a machine that stands still now and then
+// shows in a loop that hides nothing, so what was measured meanwhile is measured again.
 func undisturbed(t *testing.T, measure func(j *judge)) {
 	t.Helper()
-	var j judge
-	for range 5 {
-		j = judge{}
-		if measure(&j); len(j.wrong) == 0 || t.Failed() {
+	const mayBeWrong, patience = 3, 8 * time.Second
+	wrong := 0
+	var longest time.Duration
+	for begun := time.Now(); time.Since(begun) < patience; {
+		var j judge
+		stood := standstill(func() { measure(&j) })
+		switch {
+		case len(j.wrong) == 0 || t.Failed():
+			return
+		case stood > slack/4:
+			longest = max(longest, stood)
+			continue
+		}
+		if wrong++; wrong == mayBeWrong {
+			for _, w := range j.wrong {
+				t.Error(w)
+			}
 			return
 		}
 	}
-	for _, w := range j.wrong {
-		t.Error(w)
+	t.Skipf("NOT TESTED: this machine stood still for up to %v each time; run it again when it is less busy", longest)
+}
+
+// standstill is the longest that the machine kept two sleepers beyond their time while f ran.
+func standstill(f func()) time.Duration {
+	over := make(chan struct{})
+	longest := make(chan time.Duration, 2)
+	for range cap(longest) {
+		go func() {
+			var most time.Duration
+			for {
+				select {
+				case <-over:
+					longest <- most
+					return
+				default:
+				}
+				begun := time.Now()
+				time.Sleep(time.Millisecond)
+				most = max(most, time.Since(begun)-time.Millisecond)
+			}
+		}()
 	}
+	f()
+	close(over)
+	return max(<-longest, <-longest)
 }
 
 // slack is what a machine may add.

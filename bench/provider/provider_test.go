@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,21 +72,25 @@ func TestLinkTakesItsTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer link.Close()
-	begun := time.Now()
-	c := connect(t, link.Address(), p)
-	within(t, "connecting", time.Since(begun), 2*roundTrip)
-	for range 3 {
+	var connecting, asking []time.Duration
+	for range 4 {
+		begun := time.Now()
+		c := connect(t, link.Address(), p)
+		connecting = append(connecting, time.Since(begun))
 		begun = time.Now()
 		if got := askOn(t, c, "GET /emails HTTP/1.1\r\nAuthorization: Bearer "+provider.KeyOf("acme")+"\r\n"); got != 200 {
 			t.Fatal(got)
 		}
-		within(t, "a request", time.Since(begun), roundTrip)
+		asking = append(asking, time.Since(begun))
 	}
+	within(t, "connecting", slices.Min(connecting), 2*roundTrip)
+	within(t, "a request", slices.Min(asking), roundTrip)
 }
 
+// within: never less. A busy machine adds its own, so the quickest of a few is looked at.
 func within(t *testing.T, what string, d, want time.Duration) {
 	t.Helper()
-	if d < want || d > want+30*time.Millisecond {
+	if d < want || d > want*3/2 {
 		t.Errorf("%s took %v, not %v", what, d, want)
 	}
 }
