@@ -18,7 +18,7 @@ HOT  := ./caller ./cache ./credential ./provider ./proxy ./seal
 
 .PHONY: help
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## builds Keyward and starts it with stand-ins for all providers and a demo org: no account, no key, no set-up
@@ -74,9 +74,22 @@ fuzz: ## runs every fuzz target for FUZZTIME and prints a table as in docs/fuzzi
 	@tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## runs the benchmarks of the hot path and of the whole program; BASE=FILE compares with an earlier bench/out/go.txt
+bench: ## measures what Keyward costs beside nginx, HAProxy and others: table, bench/out/latest.json, latest.html (15 minutes)
+	go run ./bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: ## the same in two minutes, with more noise
+	go run ./bench --quick $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: ## compares bench/out/latest.json with BASE=FILE, an earlier one; fails on a regression beyond the noise
+	@test -n "$(BASE)" || { echo "BASE=FILE is missing: an earlier bench/out/latest.json" >&2; exit 2; }
+	@go run ./bench compare "$(BASE)"
+
+.PHONY: microbench
+microbench: ## runs the Go benchmarks of the hot path; BASE=FILE compares with an earlier bench/out/go.txt
 	@mkdir -p bench/out
-	go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $(HOT) ./bench | tee bench/out/go.txt
+	go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $(HOT) | tee bench/out/go.txt
 	@if [ -n "$(BASE)" ]; then $(TOOL) benchstat "$(BASE)" bench/out/go.txt; fi
 
 .PHONY: cover

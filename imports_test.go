@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/pgtest": {},
 
 	// These talk to the built program over its sockets.
-	"bench":   {"standin"},
+	"bench":   {"internal/pgtest"},
 	"torture": {"standin"},
 
 	"cmd/keyward": {

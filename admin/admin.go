@@ -52,6 +52,8 @@ type Options struct {
 	Assistants Assistants
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
+	// Profiles answers /debug/pprof/ on the unix socket, never over TCP. Nil: there is no such path.
+	Profiles http.Handler
 	// Version and Started are shown by /api/stats.
 	Version string
 	Started time.Time
@@ -130,6 +132,7 @@ func routes() []route {
 		{"POST", integration + "/webhook-test", (*API).testWebhook},
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
+		{"GET", "/debug/pprof/{profile...}", (*API).profile},
 	}
 	for _, r := range all {
 		if rest, ok := strings.CutPrefix(r.path, orgIntegrations); ok {

@@ -66,6 +66,7 @@ type Config struct {
 	LogFormat    string        `flag:"log-format" arg:"FORMAT" default:"" shown:"json; console on a terminal" help:"json or console"`
 	OTLPEndpoint string        `flag:"otlp-endpoint" arg:"URL" default:"" help:"traces and metrics over OTLP"`
 	Debug        bool          `flag:"debug" help:"profiles under /debug/pprof on the admin socket"`
+	CPUProfile   string        `flag:"cpuprofile" arg:"FILE" default:"" help:"write a CPU profile of the whole run to this file"`
 	DrainTimeout time.Duration `flag:"drain-timeout" arg:"TIME" default:"30s" help:"on SIGTERM: the longest that requests in flight may take to finish"`
 	MinDrain     time.Duration `flag:"min-drain" arg:"TIME" default:"0s" help:"on SIGTERM: keep accepting for so long before the drain"`
 

@@ -68,6 +68,11 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	}
 	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
+	stopProfile, err := startProfile(c)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
@@ -285,7 +290,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Assistants: s.assistants, Webhooks: s.webhookAPI,
+		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
