@@ -5,15 +5,12 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/standin"
 )
@@ -169,12 +166,7 @@ func TestRotationWithoutAnOutage(t *testing.T) {
 // the one assistant that there is.
 func TestEnsureSurvivesKills(t *testing.T) {
 	set, up := standins(t, standin.Options{Keep: -1}, "acme")
-	key := filepath.Join(shortDir(t), "keys.json")
-	if out, err := exec.Command("keyward", "keys", "generate", "--key", "file:"+key).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	t.Setenv("KEYWARD_STORE", pgtest.New(t))
-	args := append([]string{"--key", "file:" + key}, up...)
+	args := append([]string{"--key", sharedStore(t)}, up...)
 	dirs := []string{shortDir(t), shortDir(t)}
 	sidecars := []*served{serve(t, dirs[0], args...), serve(t, dirs[1], args...)}
 	s := sidecars[0]
