@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,6 +52,7 @@ func sampleJSON(t *testing.T, label, name string) string {
 
 // admin asks the admin socket.
 func (s *served) admin(method, path, body string) (int, map[string]any) {
+	sent.Learn(body)
 	req, err := http.NewRequest(method, "http://keyward"+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Error(err)
@@ -61,6 +64,9 @@ func (s *served) admin(method, path, body string) (int, map[string]any) {
 	}
 	defer resp.Body.Close()
 	b, _ := io.ReadAll(resp.Body)
+	if leak := sent.Leak(string(b)); leak != "" {
+		s.t.Errorf("the answer to %s %s holds %s", method, path, leak)
+	}
 	var o map[string]any
 	_ = json.Unmarshal(b, &o) // 204 has none
 	return resp.StatusCode, o
@@ -165,6 +171,16 @@ func TestRotationWithoutAnOutage(t *testing.T) {
 // Two sidecars on one store, killed and started again, and a Vapi that fails at random: of two hundred who ask at once, each in the end has
 // the one assistant that there is.
 func TestEnsureSurvivesKills(t *testing.T) {
+	rounds := 1
+	if os.Getenv("KEYWARD_TORTURE") != "" {
+		rounds = 20
+	}
+	for round := range rounds {
+		t.Run(fmt.Sprint(round), testEnsureSurvivesKills)
+	}
+}
+
+func testEnsureSurvivesKills(t *testing.T) {
 	set, up := standins(t, standin.Options{Keep: -1}, "acme")
 	args := append([]string{"--key", sharedStore(t)}, up...)
 	dirs := []string{shortDir(t), shortDir(t)}
