@@ -48,6 +48,7 @@ torture: ## runs what attacks the built program, in its long forms (more than an
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m ./torture
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 30m -run EveryFault ./proxy
 	cd examples && KEYWARD_ORACLE_CASES=100000 go test -v -count=1 -timeout 30m -run VendorsSDKs .
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m -run 'Storm|EnsureSurvivesKills' ./assistant ./cmd/keyward
 
 .PHONY: test-short
 test-short: ## runs the quick tests: SQLite only, no race detector, no SDKs
