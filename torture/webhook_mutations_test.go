@@ -114,7 +114,9 @@ type hookConn struct {
 	r       *bufio.Reader
 }
 
-func (c *hookConn) send(k hook) reply {
+func (c *hookConn) send(k hook) reply { return c.sendBytes(k.bytes()) }
+
+func (c *hookConn) sendBytes(request []byte) reply {
 	if c.c == nil {
 		nc, err := net.DialTimeout("tcp", c.address, 5*time.Second)
 		if err != nil {
@@ -123,7 +125,7 @@ func (c *hookConn) send(k hook) reply {
 		c.c, c.r = nc, bufio.NewReader(nc)
 	}
 	_ = c.c.SetDeadline(time.Now().Add(30 * time.Second))
-	_, werr := c.c.Write(k.bytes())
+	_, werr := c.c.Write(request)
 	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		c.close()
