@@ -100,11 +100,13 @@ func bombValues(secret string) []func() {
 		func() { panic([]byte(secret)) },
 		func() { panic(map[string]any{"key": secret}) },
 		func() { _ = []byte(secret)[len(secret)+len(os.Args)] },
-		func() { var m map[string]string; m[secret] = secret },
-		func() { var c *store.Credential; c.Org = secret },
+		func() { none[map[string]string]()[secret] = secret },
+		func() { none[*store.Credential]().Org = secret },
 		func() { panic(fmt.Errorf("wrapping %w", unsaid(secret))) },
 	}
 }
+
+func none[T any]() (zero T) { return zero }
 
 // explosions are a proxy with and one without TLS to its provider, which share the bomb.
 type explosions struct {
