@@ -33,20 +33,25 @@ generate: ## writes what is generated: the flag table in docs/cli.md and the lik
 	go generate ./...
 
 # Allocations are counted without the race detector, which makes some of its own. One package at a time: several hold the program to time
-# limits that a machine of two cores keeps only for one of them.
+# limits that a machine of two cores keeps only for one of them. The attacks on the built program (their quick forms) run without the race
+# detector: the program is a process of its own, and none of theirs.
 .PHONY: test
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs; installs what they need when it may
 	@tools/testdeps.sh
 	@flags=$$(tools/raceflags.sh); \
 	go test $$flags -p 1 -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v /torture$$); \
+	go test $(TESTFLAGS) ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	cd examples && go test $$flags $(TESTFLAGS) ./...
 
 .PHONY: torture
 torture: ## runs what attacks the built program, in its long forms (more than an hour), and prints a table
 	@tools/testdeps.sh
-	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m ./torture
-	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 30m -run EveryFault ./proxy
+	@failed=0; out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 60m -run 'TestEveryFault|TestPanicsEndOneRequest|TestHeadAsLLHTTP' ./proxy >"$$out" || { failed=1; cat "$$out"; }; \
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 150m ./torture || failed=1; \
+	grep -e figure: -e '^--- FAIL' "$$out" || true; \
+	exit $$failed
 	cd examples && KEYWARD_ORACLE_CASES=100000 go test -v -count=1 -timeout 30m -run VendorsSDKs .
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m -run 'Storm|EnsureSurvivesKills' ./assistant ./cmd/keyward
 

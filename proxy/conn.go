@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -60,7 +59,7 @@ func (c *callerConn) Read(b []byte) (n int, err error) {
 }
 
 // Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.
-func (c *callerConn) Write(b []byte) (_ int, err error) {
+func (c *callerConn) Write(b []byte) (n int, err error) {
 	defer c.guard(&err)
 	now := time.Now()
 	if s := now.Unix(); s != c.writeUntil {
@@ -72,26 +71,23 @@ func (c *callerConn) Write(b []byte) (_ int, err error) {
 	return c.Conn.Write(b)
 }
 
-// guard turns a panic into the end of the connection: fasthttp reads and writes outside of the handler, where nobody else would catch it.
-func (c *callerConn) guard(err *error) {
-	if v := recover(); v != nil {
-		c.at.p.panicked("", v)
-		*err = errPanic
-	}
-}
-
-var errPanic = errors.New("serving the connection panicked")
-
-func (c *callerConn) Close() error {
+func (c *callerConn) Close() (err error) {
+	defer c.guard(&err)
 	if c.closed.CompareAndSwap(false, true) {
+		defer c.at.done(c)
 		if w := c.waiting.Swap(nil); w != nil {
-			w.code = refuseGone.code
-			w.abandon()
-			w.end()
+			w.giveUp()
 		}
-		c.at.done(c)
 	}
 	return c.Conn.Close()
+}
+
+// giveUp ends a call whose caller has gone before it was served.
+func (c *call) giveUp() {
+	defer c.p.drop(c)
+	c.code = refuseGone.code
+	c.abandon()
+	c.end()
 }
 
 // reset ends the connection so that the caller cannot take a cut answer for a whole one.

@@ -270,6 +270,7 @@ type faults struct {
 	armed  atomic.Bool
 	flips  bool            // a flipped bit would be noticed: there is TLS over it
 	places map[string]bool // where there are any
+	pass   func(at string) // called in every method of the connections on our side; nil: nobody is
 
 	panics   atomic.Int64
 	happened atomic.Bool // a connection ended before its time, or lost something
@@ -309,11 +310,15 @@ func (f *faults) wrap(at string, c net.Conn) net.Conn {
 	if p != (faultPlan{}) {
 		f.plans = append(f.plans, fmt.Sprintf("%s, connection %d: %v", at, f.made[at], p))
 	}
-	return newFaultConn(c, p, f, func() {
+	fc := newFaultConn(c, p, f, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.open[at]--
 	})
+	if side, ours := strings.CutSuffix(at, ", our side"); ours && f.pass != nil {
+		return &bombConn{fc, side, f.pass}
+	}
+	return fc
 }
 
 // left says which connections are still open.

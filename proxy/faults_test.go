@@ -103,12 +103,12 @@ type faultWorld struct {
 	wrong []string       // what was wrong with what reached it
 }
 
-func newFaultWorld(t *testing.T, secure bool, sum *faultCounts) *faultWorld {
+func newFaultWorld(t *testing.T, secure bool, sum *faultCounts, change ...func(*Options)) *faultWorld {
 	f := &faultWorld{secure: secure, sum: sum, begun: map[string]int{}, at: map[string]string{}}
 	f.now.Store(newFaults(0, secure))
-	f.world = newWorld(t, f.provider(t), func(o *Options) {
+	f.world = newWorld(t, f.provider(t), append(change, func(o *Options) {
 		o.FirstByteTimeout, o.IdleTimeout, o.HeadTimeout = 2*time.Second, 2*time.Second, 2*time.Second
-	})
+	})...)
 	for _, u := range *f.p.hosts.Load() {
 		dial := u.connect
 		u.connect = func(ctx context.Context, network, address string) (net.Conn, error) {

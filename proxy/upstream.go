@@ -193,10 +193,10 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ready := false
-	defer func() { // a panic too
-		if !ready {
-			_ = tcp.Close()
+	made := false
+	defer func() {
+		if !made {
+			_ = quietly(tcp)
 		}
 	}()
 	setUserTimeout(tcp)
@@ -213,12 +213,12 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	}
 	c.guard.wrote = false
 	c.br = bufio.NewReaderSize(c.Conn, readBuffer)
-	ready = true
+	made = true
 	return c, nil
 }
 
 // Close closes without a TLS farewell: it could block, and the connection is done with.
-func (c *upstreamConn) Close() error { return c.guard.Conn.Close() }
+func (c *upstreamConn) Close() error { return quietly(c.guard.Conn) }
 
 // A tlsError is a handshake that failed: the certificate, or TLS itself.
 type tlsError struct{ error }
