@@ -39,6 +39,18 @@ func TestRunWritesTableResultAndPage(t *testing.T) {
 	run(t, done, "compare", filepath.Join(dir, "latest.json"), filepath.Join(dir, "latest.json"))
 }
 
+func TestProfilesAreWritten(t *testing.T) {
+	dir := t.TempDir()
+	run(t, done, "--scenario", "assistant", "--rounds", "1", "--time", "50ms", "--profile", "--out", dir)
+	files, _ := filepath.Glob(filepath.Join(dir, "assistant-*.prof"))
+	if len(files) != 1 {
+		t.Fatalf("%q", files)
+	}
+	if st, err := os.Stat(files[0]); err != nil || st.Size() == 0 {
+		t.Errorf("%v %v", st, err)
+	}
+}
+
 func TestRegressionFailsTheComparison(t *testing.T) {
 	dir := t.TempDir()
 	before, after := result(20, 100), result(30, 100)

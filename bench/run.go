@@ -31,6 +31,7 @@ type options struct {
 	time      time.Duration
 	binary    string
 	out       string
+	profile   bool
 }
 
 func (o *options) flags(out io.Writer) *pflag.FlagSet {
@@ -48,6 +49,7 @@ func (o *options) flags(out io.Writer) *pflag.FlagSet {
 	f.DurationVar(&o.time, "time", 0, "of a round (1s; quick: 150ms)")
 	f.StringVar(&o.binary, "keyward", "", "the program to measure; without it is built from this source")
 	f.StringVar(&o.out, "out", "bench/out", "folder of latest.json and latest.html")
+	f.BoolVar(&o.profile, "profile", false, "write CPU profiles of the sidecars into the folder of --out; the figures are then those of a profiled program")
 	f.Usage = func() {
 		fmt.Fprintf(out, "usage: bench [flags]\n       bench compare BASE [RESULT]\n\n%s\n  bench --quick --scenario hit,webhook\n  bench compare bench/reference/2core.json\n", f.FlagUsages())
 	}
@@ -117,6 +119,11 @@ func measure(ctx context.Context, o options, out, progress io.Writer) (code int,
 			result.Runs = append(result.Runs, r)
 			show.line(result.Line(r))
 		},
+	}
+	if o.profile {
+		if e.Profiles, err = filepath.Abs(o.out); err != nil {
+			return failed, err
+		}
 	}
 	if o.quick {
 		e.Orgs, e.Misses = 10_000, 500

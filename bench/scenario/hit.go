@@ -86,7 +86,6 @@ func hit(ctx context.Context, e *Env) error {
 	if err := s.resend(ctx, org); err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(c contender) bool { return c.name == Again })
 	if i := slices.IndexFunc(all, func(c contender) bool { return c.name == direct }); i >= 0 {
 		again := all[i]
 		again.name = Again

@@ -32,11 +32,15 @@ type Env struct {
 	// Orgs and Misses are how many orgs the scenarios zipf and miss have.
 	Orgs, Misses int
 
+	// Profiles, if not empty, is a folder for CPU profiles of the sidecars.
+	Profiles string
+
 	// Say shows progress. Done takes a finished run. Left takes what had to be left out, and why.
 	Say  func(format string, args ...any)
 	Done func(report.Run)
 	Left func(format string, args ...any)
 
+	scenario string
 	provider *provider.Process
 	caFile   string
 	folders  int
@@ -67,6 +71,7 @@ var All = []Scenario{
 
 // Run runs one scenario, with a stand-in of its own.
 func (s Scenario) Run(ctx context.Context, e *Env) (err error) {
+	e.scenario = s.Name
 	if err := e.open(); err != nil {
 		return err
 	}
@@ -117,7 +122,11 @@ func (e *Env) sidecar(ctx context.Context, args ...string) (*Sidecar, error) {
 }
 
 func (e *Env) sidecarIn(ctx context.Context, dir string, args ...string) (*Sidecar, error) {
-	s, err := StartSidecar(ctx, SidecarOptions{Binary: e.Binary, Dir: dir, Args: append(e.upstreams(e.provider.Address()), args...)})
+	o := SidecarOptions{Binary: e.Binary, Dir: dir, Args: append(e.upstreams(e.provider.Address()), args...)}
+	if e.Profiles != "" {
+		o.Profile = filepath.Join(e.Profiles, e.scenario+"-"+filepath.Base(dir)+".prof")
+	}
+	s, err := StartSidecar(ctx, o)
 	if err == nil {
 		e.atEnd(s.Stop)
 	}

@@ -29,6 +29,8 @@ type Sidecar struct {
 	admin *http.Client
 	ended chan struct{}
 	once  sync.Once
+
+	profiled bool
 }
 
 // SidecarOptions say what differs from the defaults.
@@ -36,7 +38,8 @@ type SidecarOptions struct {
 	Binary string
 	Dir    string // an existing folder, private; what is stored in it stays
 	Args   []string
-	Stdin  io.Reader
+	// Profile is the file of a CPU profile of the whole run; empty: none.
+	Profile string
 }
 
 // StartSidecar starts the program and waits until it is ready.
@@ -66,6 +69,9 @@ func launchSidecar(o SidecarOptions) (*Sidecar, error) {
 	if !strings.Contains(strings.Join(o.Args, " "), "--webhook-listen") {
 		args = append(args, "--webhook-listen", "")
 	}
+	if o.Profile != "" {
+		args = append(args, "--cpuprofile", o.Profile)
+	}
 	cmd := exec.Command(o.Binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -73,7 +79,7 @@ func launchSidecar(o SidecarOptions) (*Sidecar, error) {
 		_ = log.Close()
 		return nil, fmt.Errorf("starting keyward: %w", err)
 	}
-	s := &Sidecar{Dir: o.Dir, cmd: cmd, log: log, ended: make(chan struct{})}
+	s := &Sidecar{Dir: o.Dir, cmd: cmd, log: log, ended: make(chan struct{}), profiled: o.Profile != ""}
 	go func() { _ = cmd.Wait(); close(s.ended) }()
 	socket := filepath.Join(o.Dir, "admin.sock")
 	s.admin = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
@@ -97,6 +103,13 @@ func (s *Sidecar) PIDs() []int { return []int{s.cmd.Process.Pid} }
 func (s *Sidecar) Stop() (err error) {
 	s.once.Do(func() {
 		s.admin.CloseIdleConnections()
+		if s.profiled { // which is written at the end of a drain
+			_ = s.cmd.Process.Signal(syscall.SIGTERM)
+			select {
+			case <-s.ended:
+			case <-time.After(10 * time.Second):
+			}
+		}
 		_ = s.cmd.Process.Kill()
 		<-s.ended
 		err = s.log.Close()
