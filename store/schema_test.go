@@ -33,7 +33,7 @@ func testSchema(t *testing.T, e engine) {
 	}
 	s, err := d.Schema(ctx)
 	ok(t, err)
-	if s.Current != 0 || s.Latest < 1 || len(s.Rows) != int(s.Latest) || !s.Rows[0].AppliedAt.IsZero() || s.Rows[0].Name != "00001_store" {
+	if s.Current != 0 || s.Latest < 1 || len(s.Rows) == 0 || !s.Rows[0].AppliedAt.IsZero() || s.Rows[0].Name != "00001_store" {
 		t.Fatalf("%+v", s)
 	}
 	is(t, d.CheckSchema(ctx), ErrOldSchema)
@@ -48,7 +48,7 @@ func testSchema(t *testing.T, e engine) {
 
 	n, err := d.MigrateUp(ctx)
 	ok(t, err)
-	same(t, n, int(s.Latest))
+	same(t, n, len(s.Rows))
 	n, err = d.MigrateUp(ctx)
 	ok(t, err)
 	same(t, n, 0)
@@ -60,7 +60,7 @@ func testSchema(t *testing.T, e engine) {
 		t.Fatalf("%+v, %v old", s, age)
 	}
 
-	for range s.Latest {
+	for range s.Rows {
 		ok(t, d.MigrateDown(ctx))
 	}
 	is(t, d.CheckSchema(ctx), ErrOldSchema)
@@ -107,7 +107,7 @@ func TestMigrateAtOnce(t *testing.T) {
 			s, err := e.open(t).Schema(t.Context())
 			ok(t, err)
 			slices.Sort(took)
-			if took[8] != 0 || int64(took[9]) != s.Latest {
+			if took[8] != 0 || took[9] != len(s.Rows) {
 				t.Errorf("steps taken: %v", took)
 			}
 		})
