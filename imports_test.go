@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"store":      {"migrations"},
 	"cache":      {"store"},
 	"credential": {"provider", "seal", "store"},
+	"keysource":  {"seal"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
 	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
@@ -45,7 +46,7 @@ var mayImport = map[string][]string{
 
 	"cmd/keyward": {
 		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
-		"telemetry",
+		"telemetry", "keysource",
 	},
 
 	// These tests.
@@ -74,6 +75,8 @@ var oneHome = map[string][]string{
 	"github.com/ncruces/go-sqlite3":     {"store", "migrations"},
 	"github.com/pressly/goose/v3":       {"store", "migrations"},
 	"go.opentelemetry.io/otel":          {"telemetry"},
+	"github.com/aws/aws-sdk-go-v2":      {"keysource"},
+	"github.com/aws/smithy-go":          {"keysource"},
 	"github.com/spf13/pflag":            {"cmd/keyward", "bench"},
 	"go.yaml.in/yaml/v3":                {"cmd/keyward"},
 }
