@@ -152,7 +152,7 @@ func (d *DB) swap(ctx context.Context, by Actor, table *sealedTable, key string,
 	return n, err
 }
 
-// KeyEvent records what was done with a key: "key.add", "key.rotate", "key.retire", "key.rewrap".
+// KeyEvent records what was done with a key: "key.add", "key.rotate", "key.retire".
 func (d *DB) KeyEvent(ctx context.Context, by Actor, action, key, detail string) error {
 	return d.write(ctx, func(t *tx) error { return t.audit(by, action, "", key, detail) })
 }

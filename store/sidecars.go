@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"syscall"
 	"time"
 )
 
@@ -25,15 +26,19 @@ type Sidecar struct {
 	Keys    []string `json:"key_ids"` // that it opens with
 	Primary string   `json:"primary_key_id"`
 
+	// Place is the same for those that run in the same folder of the same machine, and for no others. Empty: it is not known.
+	Place string `json:"-"`
+
 	StartedAt time.Time `json:"started_at"`
 	SeenAt    time.Time `json:"seen_at"`
 }
 
 // Times are the server's: the sidecars' clocks need not agree.
 const (
-	attend = `INSERT INTO sidecars (id, host, pid, version, key_ids, primary_key_id, started_at, seen_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, now()) ON CONFLICT (id) DO UPDATE SET key_ids = $5, primary_key_id = $6, seen_at = now()`
+	attend = `INSERT INTO sidecars (id, host, pid, place, version, key_ids, primary_key_id, started_at, seen_at)
+		VALUES ($1, $2, $3, $8, $4, $5, $6, $7, now()) ON CONFLICT (id) DO UPDATE SET key_ids = $5, primary_key_id = $6, seen_at = now()`
 	leave  = "DELETE FROM sidecars WHERE id = $1"
+	before = "SELECT id, pid FROM sidecars WHERE place = $1 AND id <> $2"
 	forget = "DELETE FROM sidecars WHERE seen_at < now() - interval '" + forgottenAfter + "'"
 
 	listSidecars = `SELECT id, host, pid, version, key_ids, primary_key_id, started_at, seen_at FROM sidecars
@@ -47,12 +52,51 @@ func (d *DB) Attend(ctx context.Context, s *Sidecar) error {
 		return d.lite.attend(s)
 	}
 	return d.write(ctx, func(t *tx) error {
-		if _, err := t.exec(forget); err != nil {
-			return err
+		if time.Since(s.StartedAt) < AttendEvery { // once in a sidecar's life is often enough
+			if _, err := t.exec(forget); err != nil {
+				return err
+			}
+			if err := t.succeed(s); err != nil {
+				return err
+			}
 		}
-		_, err := t.exec(attend, s.ID, clean(s.Host), s.PID, clean(s.Version), text(s.Keys), s.Primary, stamp(s.StartedAt))
+		_, err := t.exec(attend, s.ID, clean(s.Host), s.PID, clean(s.Version), text(s.Keys), s.Primary, stamp(s.StartedAt), clean(s.Place))
 		return err
 	})
+}
+
+// succeed takes out those that were killed in the same place: they would count as running for a minute, with the keys that they had.
+func (t *tx) succeed(s *Sidecar) error {
+	if s.Place == "" {
+		return nil
+	}
+	rows, err := t.tx.QueryContext(t.ctx, before, s.Place, s.ID)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var dead []string
+	for rows.Next() {
+		var id string
+		var pid int
+		if err := rows.Scan(&id, &pid); err != nil {
+			return err
+		}
+		// The first process of a container has the same number each time.
+		if pid == s.PID || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			dead = append(dead, id)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	_ = rows.Close()
+	for _, id := range dead {
+		if _, err := t.exec(leave, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Leave says that a sidecar ends.
@@ -67,7 +111,7 @@ func (d *DB) Leave(ctx context.Context, id string) error {
 	})
 }
 
-// Sidecars are those that run now. One that was killed counts for a minute longer on PostgreSQL.
+// Sidecars are those that run now. On PostgreSQL, one that was killed counts for a minute longer, or until another one runs in its place.
 func (d *DB) Sidecars(ctx context.Context) (all []Sidecar, err error) {
 	if d.lite != nil {
 		return d.lite.sidecars()

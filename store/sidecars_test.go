@@ -56,7 +56,7 @@ func TestKilledSidecar(t *testing.T) {
 	if url := os.Getenv(childSidecar); url != "" {
 		d, err := Open(t.Context(), url, Options{})
 		ok(t, err)
-		ok(t, d.Attend(t.Context(), &Sidecar{ID: "sc_child", Primary: "k1", StartedAt: time.Now()}))
+		ok(t, d.Attend(t.Context(), &Sidecar{ID: "sc_child", PID: os.Getpid(), Place: "here", Primary: "k1", StartedAt: time.Now()}))
 		_, _ = os.Stdout.WriteString("attends\n")
 		select {}
 	}
@@ -79,6 +79,27 @@ func TestKilledSidecar(t *testing.T) {
 		}
 		same(t, attended(t, d), map[string]string{})
 	})
+}
+
+// One that comes back where another was killed takes its place at once. Those that live, there or elsewhere, stay.
+func TestSidecarTakesThePlaceOfOneThatWasKilled(t *testing.T) {
+	d := engine{"postgres", engines[1].url(t)}.open(t)
+	if _, err := d.MigrateUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone := exec.Command("true")
+	ok(t, gone.Run())
+	sidecar := func(id, place string, pid int) *Sidecar {
+		return &Sidecar{ID: id, Place: place, PID: pid, Primary: "k1", StartedAt: time.Now()}
+	}
+	ok(t, d.Attend(t.Context(), sidecar("sc_killed", "here", gone.Process.Pid)))
+	ok(t, d.Attend(t.Context(), sidecar("sc_elsewhere", "there", gone.Process.Pid)))
+	ok(t, d.Attend(t.Context(), sidecar("sc_nowhere", "", gone.Process.Pid)))
+	ok(t, d.Attend(t.Context(), sidecar("sc_hands_over", "here", os.Getppid())))
+	ok(t, d.Attend(t.Context(), sidecar("sc_new", "here", os.Getpid())))
+	same(t, attended(t, d), map[string]string{"sc_elsewhere": "k1", "sc_nowhere": "k1", "sc_hands_over": "k1", "sc_new": "k1"})
+	ok(t, d.Attend(t.Context(), sidecar("sc_container_again", "here", os.Getpid())))
+	same(t, attended(t, d), map[string]string{"sc_elsewhere": "k1", "sc_nowhere": "k1", "sc_hands_over": "k1", "sc_container_again": "k1"})
 }
 
 // A sidecar that changes what it says is never missed by who looks at that moment.

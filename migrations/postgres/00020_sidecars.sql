@@ -6,6 +6,7 @@ CREATE TABLE sidecars (
     id             text COLLATE "C" PRIMARY KEY,
     host           text        NOT NULL,
     pid            bigint      NOT NULL,
+    place          text        NOT NULL, -- of its run folder: a process that comes back there has taken its place
     version        text        NOT NULL,
     key_ids        text        NOT NULL,
     primary_key_id text        NOT NULL,
