@@ -69,7 +69,11 @@ func commands() []command {
 		{"audit", "print the audit log, newest last", "keyward audit --org acme --limit 20\nkeyward audit --follow --json", cmdAudit},
 
 		{"keys generate", "make a new keyset in the file of --key, never over an existing one", "keyward keys generate --data-dir .keyward", cmdKeysGenerate},
-		{"keys list", "list the ids of the keys, never the keys", "keyward keys list --data-dir .keyward", cmdKeysList},
+		{"keys list", "list the ids of the keys, what they have sealed and which sidecars have them, never the keys", "keyward keys list --data-dir .keyward", cmdKeysList},
+		{"keys add", "put a new key into the key source, which opens and does not seal yet", "keyward keys add --data-dir .keyward", cmdKeysAdd},
+		{"keys rotate", "make the newest active key the one that seals, and re-seal all rows with it", keysRotateExample, cmdKeysRotate},
+		{"keys retire", "take out keys that have sealed nothing which is still there", "keyward keys retire --data-dir .keyward", cmdKeysRetire},
+		{"keys rewrap", "have the key management service wrap the keys anew, or move them to another source", keysRewrapExample, cmdKeysRewrap},
 		{"migrate up", "bring the store's schema up to date (the same as migrate alone)", "keyward migrate up --data-dir .keyward", cmdMigrateUp},
 		{"migrate down", "take back the last step of the schema, data of that step included", "keyward migrate down --data-dir .keyward --yes", cmdMigrateDown},
 		{"migrate status", "show the store's schema", "keyward migrate status --data-dir .keyward", cmdMigrateStatus},

@@ -87,7 +87,7 @@ type storage struct {
 	DataDir        string    `flag:"data-dir" arg:"DIR" default:".keyward" section:"Store and keys" help:"embedded store and generated key, made with mode 0700"`
 	Store          secretURL `flag:"store" arg:"URL" default:"sqlite:DATA_DIR/keyward.db" help:"sqlite:PATH or postgres://…; a password never on the command line"`
 	StoreFile      string    `flag:"store-file" arg:"FILE" default:"" help:"file that holds the URL of --store"`
-	Key            string    `flag:"key" arg:"SOURCE" default:"file:DATA_DIR/keys.json" help:"key source: env:NAME or file:PATH; a missing file is generated for SQLite only"`
+	Key            string    `flag:"key" arg:"SOURCE" default:"file:DATA_DIR/keys.json" help:"key source: file:PATH, env:NAME, awskms://…, gcpkms://… or hcvault://…; a missing file is generated for SQLite only"`
 	AutoMigrate    bool      `flag:"auto-migrate" default:"true" help:"bring the store's schema up to date at start; false: refuse an old one"`
 	MigrateURL     secretURL `flag:"migrate-url" arg:"URL" default:"" help:"postgres://… for schema changes, where they need another role or a direct address"`
 	MigrateURLFile string    `flag:"migrate-url-file" arg:"FILE" default:"" help:"file that holds the URL of --migrate-url"`

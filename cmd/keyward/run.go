@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +32,7 @@ type sidecarProcess struct {
 	started time.Time
 
 	keys   *seal.Keyring
+	source *keyWatch
 	db     *store.DB
 	usage  *store.Usage
 	cache  *cache.Cache
@@ -79,6 +79,9 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
 	s.owned.Go(func() { s.checkRows(background) })
+	s.owned.Go(func() { s.countSeals(background) })
+	s.owned.Go(func() { s.watchKeys(background) })
+	s.owned.Go(func() { s.attendKeys(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -88,37 +91,6 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
 	s.serveUntil(ctx)
 	return s.drain()
-}
-
-// openKeys reads the key source. A missing file is made for the embedded store only: sidecars that share a store share its keys too,
-// and a key made by one of them could not open what another sealed.
-func (s *sidecarProcess) openKeys(context.Context) error {
-	c := s.c
-	if strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
-		if err := privateFolder(c.DataDir); err != nil && !c.isSet("store") {
-			return fmt.Errorf("data folder: %w", err)
-		}
-	}
-	keys, err := seal.Load(c.Key)
-	path, isFile := strings.CutPrefix(c.Key, "file:")
-	if errors.Is(err, os.ErrNotExist) && isFile {
-		if !strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
-			return fmt.Errorf("key %s does not exist; make it once with `keyward keys generate --key %s` and give the same one to every sidecar", c.Key, c.Key)
-		}
-		keys = seal.Generate()
-		if err := keys.WriteFile(path); err != nil {
-			return err
-		}
-		s.log.Warn().Str("key", c.Key).Msg("made a new key; keep a copy of the file: without it no credential can be opened")
-		err = nil
-	}
-	if err != nil {
-		return err
-	}
-	s.keys = keys
-	s.closers = append(s.closers, keys.Wipe)
-	s.weak = harden()
-	return nil
 }
 
 func (s *sidecarProcess) openStore(ctx context.Context) error {
@@ -281,7 +253,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
 			{Name: "change-feed", Run: s.checkFeed, Degrades: true},
-			{Name: "keys", Run: func(context.Context) error { return nil }},
+			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
 		},
 	})
 	s.api = api.Server()
@@ -395,6 +367,7 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 			return
 		case <-hangups:
 			s.reload()
+			s.source.lookAgain()
 		}
 	}
 }
