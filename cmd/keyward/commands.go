@@ -74,6 +74,7 @@ func commands() []command {
 		{"keys rotate", "make the newest active key the one that seals, and re-seal all rows with it", keysRotateExample, cmdKeysRotate},
 		{"keys retire", "take out keys that have sealed nothing which is still there", "keyward keys retire --data-dir .keyward", cmdKeysRetire},
 		{"keys rewrap", "have the key management service wrap the keys anew, or move them to another source", keysRewrapExample, cmdKeysRewrap},
+		{"import", "carry an app's own tables over to Keyward; says what it would do, and does it with --apply", importExample, cmdImport},
 		{"migrate up", "bring the store's schema up to date (the same as migrate alone)", "keyward migrate up --data-dir .keyward", cmdMigrateUp},
 		{"migrate down", "take back the last step of the schema, data of that step included", "keyward migrate down --data-dir .keyward --yes", cmdMigrateDown},
 		{"migrate status", "show the store's schema", "keyward migrate status --data-dir .keyward", cmdMigrateStatus},

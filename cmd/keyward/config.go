@@ -174,21 +174,25 @@ func (s *storage) readFiles(f *flags, p *problems) {
 		name string
 		url  *secretURL
 	}{{"store", &s.Store}, {"migrate-url", &s.MigrateURL}} {
-		name, twin := t.name, t.name+"-file"
-		path := f.Lookup(twin).Value.String()
-		switch {
-		case path == "" || f.from[name].source > f.from[twin].source:
-		case f.from[name].source == f.from[twin].source:
-			p.addf("%s and %s: give one of them", f.at(name), f.at(twin))
-		default:
-			b, err := os.ReadFile(path)
-			if err != nil {
-				p.addf("%s: %s", f.at(twin), plainError(err))
-				continue
-			}
-			*t.url = secretURL(strings.TrimSpace(string(b)))
-			f.from[name] = origin{fromFile, f.at(twin)} // and so it may hold a password
+		readURLFile(f, t.name, t.url, f.Lookup(t.name+"-file").Value.String(), p)
+	}
+}
+
+// readURLFile reads the file of a flag's *-file twin, if it counts.
+func readURLFile(f *flags, name string, to *secretURL, path string, p *problems) {
+	twin := name + "-file"
+	switch {
+	case path == "" || f.from[name].source > f.from[twin].source:
+	case f.from[name].source == f.from[twin].source:
+		p.addf("%s and %s: give one of them", f.at(name), f.at(twin))
+	default:
+		b, err := os.ReadFile(path)
+		if err != nil {
+			p.addf("%s: %s", f.at(twin), plainError(err))
+			return
 		}
+		*to = secretURL(strings.TrimSpace(string(b)))
+		f.from[name] = origin{fromFile, f.at(twin)} // and so it may hold a password
 	}
 }
 
