@@ -38,6 +38,8 @@ type Options struct {
 	Checks []Check
 	// Stats adds the running sidecar's own numbers to /api/stats, by section: "cache", "proxy". Nil: none.
 	Stats func() map[string]any
+	// Local switches credentials off in this sidecar alone.
+	Local Local
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
 	// Version and Started are shown by /api/stats.
@@ -92,6 +94,9 @@ func routes() []route {
 		{"GET", deliveries + "/{delivery}", (*API).showDelivery},
 		{"POST", deliveries + "/{delivery}/redeliver", (*API).redeliver},
 		{"POST", integration + "/webhook-test", (*API).testWebhook},
+		{"GET", "/api/local/disabled", (*API).listLocal},
+		{"PUT", "/api/local/disabled/{org}/{provider}", (*API).disableLocally},
+		{"DELETE", "/api/local/disabled/{org}/{provider}", (*API).enableLocally},
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
 	}

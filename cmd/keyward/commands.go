@@ -48,8 +48,8 @@ func commands() []command {
 		{"credentials list", "list credentials, masked", "keyward credentials list --org acme\nkeyward credentials list --json", cmdCredentialsList},
 		{"credentials show", "show one credential, masked", "keyward credentials show --org acme --provider twilio", cmdCredentialsShow},
 		{"credentials verify", "ask the provider whether it honours a credential", "keyward credentials verify --org acme --provider twilio", cmdCredentialsVerify},
-		{"credentials disable", "refuse requests that need a credential, and keep it", "keyward credentials disable --org acme --provider twilio", cmdCredentialsDisable},
-		{"credentials enable", "allow requests with a disabled credential again", "keyward credentials enable --org acme --provider twilio", cmdCredentialsEnable},
+		{"credentials disable", "refuse requests that need a credential, and keep it", "keyward credentials disable --org acme --provider twilio\nkeyward credentials disable --local --org acme --provider twilio", cmdCredentialsDisable},
+		{"credentials enable", "allow requests with a disabled credential again", "keyward credentials enable --org acme --provider twilio\nkeyward credentials enable --local --org acme --provider twilio", cmdCredentialsEnable},
 		{"credentials delete", "delete a credential", "keyward credentials delete --org acme --provider twilio", cmdCredentialsDelete},
 
 		{"assistants set", "map a Vapi assistant to an org", `keyward assistants set asst_1 --org acme --role inbound --name "Front desk"`, cmdAssistantsSet},

@@ -36,6 +36,7 @@ type sidecarProcess struct {
 	db     *store.DB
 	usage  *store.Usage
 	cache  *cache.Cache
+	local  *localSwitch // in front of the cache
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
@@ -168,7 +169,8 @@ func (s *sidecarProcess) openCache(ctx context.Context) error {
 	})
 	s.stops = append(s.stops, stop)
 	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
-	return nil
+	s.local, err = openLocalSwitch(ca, c.RunDir)
+	return err
 }
 
 func (s *sidecarProcess) startProxy(context.Context) error {
@@ -185,7 +187,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
 	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated,
 	})
 	if err != nil {
@@ -249,6 +251,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Version: version, Started: s.started, Stats: s.stats, Webhooks: s.webhookAPI,
+		Local: admin.Local{List: s.local.list, Set: s.local.set},
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
