@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"cache":      {"store"},
 	"credential": {"provider", "seal", "store"},
 	"keysource":  {"seal"},
+	"lastgood":   {"seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
 	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
@@ -49,7 +50,7 @@ var mayImport = map[string][]string{
 
 	"cmd/keyward": {
 		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
-		"telemetry", "keysource", "legacy",
+		"telemetry", "keysource", "legacy", "lastgood",
 	},
 
 	// These tests.

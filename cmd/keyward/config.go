@@ -37,6 +37,8 @@ type Config struct {
 	CacheSize int           `flag:"cache-size" arg:"N" default:"1000" section:"Cache" help:"how many credentials are kept, sealed"`
 	CacheTTL  time.Duration `flag:"cache-ttl" arg:"TIME" default:"5m" help:"the longest that one is served unrefreshed"`
 	MaxStale  time.Duration `flag:"max-stale" arg:"TIME" default:"15m" help:"the longest that one is served while the store cannot be reached"`
+	StrictOrg []string      `flag:"strict-org" arg:"ORG" reload:"yes" help:"an org that fails closed: its credentials are not used while the store cannot be reached; repeatable"`
+	LastGood  string        `flag:"last-known-good" arg:"FILE" default:"" help:"keep all rows in this file too, sealed: with it a start while PostgreSQL is away serves, and orgs that are not in the cache; for --max-stale"`
 
 	Upstream          []string `flag:"upstream" arg:"HOST=URL" section:"Upstreams" reload:"yes" help:"send what is meant for a provider's host elsewhere (staging, a stand-in); repeatable; plain http only to loopback"`
 	UpstreamCA        string   `flag:"upstream-ca" arg:"FILE" default:"" help:"PEM certificates trusted for upstreams in addition to the system's"`

@@ -18,6 +18,7 @@ import (
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/cache"
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/lastgood"
 	"github.com/keyward/keyward/proxy"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -37,6 +38,11 @@ type sidecarProcess struct {
 	usage  *store.Usage
 	cache  *cache.Cache
 	local  *localSwitch // in front of the cache
+
+	lastGood   *lastgood.Keeper // nil: none is kept
+	unmigrated bool             // the store could not be reached at the start
+	strict     atomic.Pointer[map[string]bool]
+
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
@@ -79,6 +85,12 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
+	if s.lastGood != nil {
+		s.owned.Go(func() { s.lastGood.Run(background) })
+	}
+	if s.unmigrated {
+		s.owned.Go(func() { s.migrateLater(background, c) })
+	}
 	s.owned.Go(func() { s.checkRows(background) })
 	s.owned.Go(func() { s.countSeals(background) })
 	s.owned.Go(func() { s.watchKeys(background) })
@@ -102,7 +114,13 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	}
 	s.db = db
 	s.closers = append(s.closers, func() { _ = db.Close() })
-	if err := s.migrate(ctx); err != nil {
+	s.openLastGood()
+	err = s.migrate(ctx, c)
+	if errors.Is(err, store.ErrUnavailable) && s.lastGood != nil && s.lastGood.Usable() {
+		s.log.Warn().Err(err).Interface("last_known_good", s.lastGood.Stats()).Msg("the store cannot be reached: started with the rows that it last confirmed")
+		s.unmigrated, err = true, nil
+	}
+	if err != nil {
 		return err
 	}
 	s.usage = store.NewUsage(db)
@@ -123,8 +141,8 @@ func (s *sidecarProcess) writeUsage() {
 }
 
 // migrate brings the schema up to date, or refuses one that this version cannot work with.
-func (s *sidecarProcess) migrate(ctx context.Context) error {
-	if !s.c.AutoMigrate {
+func (s *sidecarProcess) migrate(ctx context.Context, c *Config) error {
+	if !c.AutoMigrate {
 		schema, err := s.db.Schema(ctx)
 		if err != nil {
 			return err
@@ -135,7 +153,7 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 		return nil
 	}
 	db := s.db
-	if url := s.c.MigrateURL.Reveal(); url != "" {
+	if url := c.MigrateURL.Reveal(); url != "" {
 		other, err := store.Open(ctx, url, store.Options{Log: s.log})
 		if err != nil {
 			return fmt.Errorf("--migrate-url: %w", err)
@@ -155,15 +173,27 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 
 func (s *sidecarProcess) openCache(ctx context.Context) error {
 	c := s.c
-	ca, err := cache.New(s.db, cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive})
+	s.setStrict(c)
+	options := cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive, Strict: s.isStrict}
+	if s.lastGood != nil {
+		options.Fallback = s.lastGood
+	}
+	ca, err := cache.New(s.db, options)
 	if err != nil {
 		return err
+	}
+	apply := ca.Apply
+	if s.lastGood != nil {
+		apply = func(change store.Change) {
+			s.lastGood.Apply(change) // first: what the cache then finds worthless must not come from there
+			ca.Apply(change)
+		}
 	}
 	s.cache = ca
 	s.closers = append(s.closers, ca.Close)
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.owned.Go(func() {
-		if err := s.db.Watch(watch, ca.Apply); err != nil && watch.Err() == nil {
+		if err := s.db.Watch(watch, apply); err != nil && watch.Err() == nil {
 			s.log.Error().Err(err).Msg("watching the store for changes ended")
 		}
 	})
@@ -315,7 +345,7 @@ func (s *sidecarProcess) checkFeed(context.Context) error {
 // stats are the running numbers of /api/stats.
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
-	return map[string]any{
+	all := map[string]any{
 		"cache": s.cache.Stats(),
 		"usage": s.usage.Stats(),
 		"proxy": map[string]int64{
@@ -323,6 +353,10 @@ func (s *sidecarProcess) stats() map[string]any {
 			"dialled": st.Dialled.Load(), "reused": st.Reused.Load(),
 		},
 	}
+	if s.lastGood != nil {
+		all["last_known_good"] = s.lastGood.Stats()
+	}
+	return all
 }
 
 // checkRows tries to open every credential once, in the background: a key that opens no rows is better known at start than by the
@@ -413,6 +447,7 @@ func (s *sidecarProcess) apply(next *Config) error {
 	}
 	s.proxy.SetRules(rules)
 	s.proxy.SetLimits(s.limits(next))
+	s.setStrict(next)
 	setLogLevel(next.LogLevel)
 	s.c = next
 	return nil
