@@ -78,7 +78,9 @@ func (k *awsKMS) client(ctx context.Context) (*kms.Client, error) {
 	if c.Region == "" {
 		return nil, errors.New("no region: add ?region=…, use the key's ARN, or set AWS_REGION")
 	}
-	if _, err := c.Credentials.Retrieve(ctx); err != nil {
+	if _, err := c.Credentials.Retrieve(ctx); ctx.Err() != nil {
+		return nil, unavailable("its credentials were not found in time")
+	} else if err != nil {
 		return nil, fmt.Errorf("no AWS credentials were found in the environment, the shared files, the container or the instance: %s", printable(err.Error()))
 	}
 	return kms.NewFromConfig(c, func(o *kms.Options) {

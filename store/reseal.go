@@ -4,14 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
 // countTimeout bounds a count over all rows, which no request waits for.
 const countTimeout = time.Minute
 
-// sealedTables are the tables whose rows a key of the keyring has sealed. Rotating and retiring keys, and counting seals, go through all
-// of them: a table that is missing here loses its rows with the first key that is retired.
+// sealedTables are the tables whose rows a key of the keyring has sealed, but for webhook_deliveries, whose rows are large and are sealed in
+// two parts (sealing.go). Rotating and retiring keys, and counting seals, go through all of them: a table that is in neither place loses its
+// rows with the first key that is retired.
 var sealedTables = []sealedTable{credentialsTable}
 
 // A sealedTable says how re-sealing finds its way through one table. Re-sealing is no change of what a row says, so it takes no version;
@@ -78,6 +81,15 @@ func (d *DB) SealCounts(ctx context.Context) (counts []SealCount, err error) {
 		})
 		if err != nil {
 			return nil, fmt.Errorf("counting what keys have sealed: %w", err)
+		}
+	}
+	deliveries, err := d.DeliveryKeys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("counting what keys have sealed: %w", err)
+	}
+	for _, id := range slices.Sorted(maps.Keys(deliveries)) {
+		if id != "" {
+			counts = append(counts, SealCount{Table: "webhook_deliveries", KeyID: id, Rows: deliveries[id]}) // sealed in bulk, which wears no key out
 		}
 	}
 	return counts, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
+	"github.com/keyward/keyward/webhook"
 )
 
 const (
@@ -221,13 +222,27 @@ func (r *resealing) pass(ctx context.Context) error {
 		r.done += int64(n)
 		r.progress()
 		if done {
-			return nil
+			return r.deliveries(ctx)
 		}
 		rest := time.Since(began) // as long as it took: others have half of everything
 		if r.rate > 0 {
 			rest = time.Duration(n)*time.Second/time.Duration(r.rate) - time.Since(began)
 		}
 		if err := sleep(ctx, rest); err != nil {
+			return err
+		}
+	}
+}
+
+// deliveries re-seals the webhooks that wait, or are kept. What cannot be opened stays, and keeps its key from being retired.
+func (r *resealing) deliveries(ctx context.Context) error {
+	for deadline := time.Now().Add(resealPatience); ; {
+		n, err := webhook.Reseal(ctx, r.db, r.ring)
+		r.done += int64(n)
+		if !errors.Is(err, store.ErrUnavailable) || time.Now().After(deadline) {
+			return err
+		}
+		if err := sleep(ctx, time.Second); err != nil {
 			return err
 		}
 	}

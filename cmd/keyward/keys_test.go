@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -158,6 +159,44 @@ func TestNewKeysReachEverySidecarBeforeTheySeal(t *testing.T) {
 				t.Errorf("the %s sidecar, %s: %q, %v", name, org, got, err)
 			}
 		}
+	}
+}
+
+// TestWebhooksTurnToo: one that waits in the store is re-sealed with the rest, and delivered when the old key is long gone.
+func TestWebhooksTurnToo(t *testing.T) {
+	var up atomic.Bool
+	got := make(chan string, 10)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		got <- string(body)
+	}))
+	t.Cleanup(app.Close)
+	dir := shortDir(t)
+	s := serve(t, dir, "--webhook-listen", "127.0.0.1:0", "--webhook-target", app.URL, "--webhook-backoff", "1s", "--webhook-backoff-max", "2s")
+	s.must(`{"api_key":"re_of_acme","webhook_secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	s.must("", "webhooks", "test", "--org", "acme", "--provider", "resend")
+	data := filepath.Join(dir, "data")
+	first := items(t, mustKeys(t, "list", "--json", "--data-dir", data))[0]
+	if first["rows"] != 2.0 {
+		t.Fatalf("the first key has sealed %v rows, want a credential and a webhook", first["rows"])
+	}
+	mustKeys(t, "add", "--data-dir", data)
+	if out := mustKeys(t, "rotate", "--data-dir", data); !strings.Contains(out, "re-sealed 2 rows") {
+		t.Error(out)
+	}
+	mustKeys(t, "retire", first["id"].(string), "--data-dir", data)
+	up.Store(true)
+	select {
+	case body := <-got:
+		if !strings.Contains(body, "email") {
+			t.Errorf("delivered: %s", body)
+		}
+	case <-time.After(15 * time.Second):
+		t.Errorf("the webhook was never delivered: %s", s.log)
 	}
 }
 
