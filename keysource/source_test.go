@@ -235,7 +235,7 @@ func TestServiceIsAway(t *testing.T) {
 			}
 		}
 		f.server.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		if _, err := s.Load(ctx); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("nobody there: %v", err)

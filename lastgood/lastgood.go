@@ -26,6 +26,7 @@ const (
 	lookEvery  = time.Second     // how often it is confirmed, and what failed is tried again
 	writeEvery = 5 * time.Second // how often the file is written, at most
 	readLimit  = 10 * time.Second
+	endLimit   = time.Second // for what is to be read yet at the end
 	pageSize   = 1000
 )
 
@@ -195,7 +196,9 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			if err := errors.Join(k.note(), k.save()); err != nil {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+			defer cancel()
+			if err := errors.Join(k.note(), k.follow(last), k.save()); err != nil && !errors.Is(err, store.ErrUnavailable) {
 				k.o.Log.Error().Err(err).Msg("keeping the last known good rows")
 			}
 			return
