@@ -27,12 +27,17 @@ var mayImport = map[string][]string{
 	"store":      {"migrations"},
 	"cache":      {"store"},
 	"credential": {"provider", "seal", "store"},
+	"keysource":  {"seal"},
+	"lastgood":   {"seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
 	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
 	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
+
+	// Beside the paths: an app's own tables, carried over once.
+	"legacy": {"provider", "seal", "store", "credential"},
 
 	// The only package that knows an exporter.
 	"telemetry": {},
@@ -46,7 +51,7 @@ var mayImport = map[string][]string{
 
 	"cmd/keyward": {
 		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
-		"telemetry",
+		"telemetry", "keysource", "legacy", "lastgood",
 	},
 
 	// These tests.
@@ -71,10 +76,12 @@ var testsMayImport = map[string][]string{
 var oneHome = map[string][]string{
 	"github.com/valyala/fasthttp":       {"proxy", "webhook", "bench", "cmd/keyward"},
 	"github.com/dgraph-io/ristretto/v2": {"cache"},
-	"github.com/jackc/pgx/v5":           {"store", "migrations", "internal/pgtest"},
-	"github.com/ncruces/go-sqlite3":     {"store", "migrations"},
+	"github.com/jackc/pgx/v5":           {"store", "migrations", "legacy", "internal/pgtest"},
+	"github.com/ncruces/go-sqlite3":     {"store", "migrations", "legacy"},
 	"github.com/pressly/goose/v3":       {"store", "migrations"},
 	"go.opentelemetry.io/otel":          {"telemetry"},
+	"github.com/aws/aws-sdk-go-v2":      {"keysource"},
+	"github.com/aws/smithy-go":          {"keysource"},
 	"github.com/spf13/pflag":            {"cmd/keyward", "bench"},
 	"go.yaml.in/yaml/v3":                {"cmd/keyward"},
 }

@@ -54,6 +54,8 @@ type Options struct {
 	ConsentReturn string
 	// Assistants makes and removes Vapi assistants.
 	Assistants Assistants
+	// Local switches credentials off in this sidecar alone.
+	Local Local
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
 	// Profiles answers /debug/pprof/ on the unix socket, never over TCP. Nil: there is no such path.
@@ -136,6 +138,9 @@ func routes() []route {
 		{"GET", deliveries + "/{delivery}", (*API).showDelivery},
 		{"POST", deliveries + "/{delivery}/redeliver", (*API).redeliver},
 		{"POST", integration + "/webhook-test", (*API).testWebhook},
+		{"GET", "/api/local/disabled", (*API).listLocal},
+		{"PUT", "/api/local/disabled/{org}/{provider}", (*API).disableLocally},
+		{"DELETE", "/api/local/disabled/{org}/{provider}", (*API).enableLocally},
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
 		{"GET", "/debug/pprof/{profile...}", (*API).profile},

@@ -20,6 +20,11 @@ type kind[K comparable, V any] struct {
 	name  func(dst []byte, key K) []byte         // without ambiguity
 	read  func(context.Context, K) (*V, error)
 	owns  func(*V, K) bool // the row is the one that was asked for
+
+	strict   func(K) bool // nil: none is
+	fallback func(K) *V
+	same     func(a, b *V) bool
+	named    func(K) store.Change // what a change to the row is announced as
 }
 
 // A place is where a key's row and its owner's generation are found. Two keys may share either, so neither is taken for the key.

@@ -90,6 +90,9 @@ func (d *DB) Close() error {
 	if d.pg != nil {
 		d.pg.gate.close()
 	}
+	if d.lite != nil {
+		d.lite.leave()
+	}
 	err := d.r.Close()
 	if d.w != d.r {
 		err = errors.Join(err, d.w.Close()) // last, and its last connection: SQLite then folds the log into the file and removes it
@@ -177,6 +180,8 @@ type tx struct {
 	now     time.Time
 	relaxed bool // see writeRelaxed
 	changes []Change
+
+	postgres bool // not SQLite: for the few writes that differ
 }
 
 // exec runs a statement and returns how many rows it touched.
@@ -247,7 +252,7 @@ func (d *DB) writeOnce(ctx context.Context, relaxed bool, change func(*tx) error
 	if err != nil {
 		return false, err
 	}
-	t := &tx{ctx: ctx, tx: sqltx, now: stamp(time.Now()), relaxed: relaxed}
+	t := &tx{ctx: ctx, tx: sqltx, now: stamp(time.Now()), relaxed: relaxed, postgres: d.pg != nil}
 	if err := change(t); err != nil {
 		_ = sqltx.Rollback()
 		return true, err

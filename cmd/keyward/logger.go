@@ -18,13 +18,19 @@ func newLogger(c *Config, std stdio) (zerolog.Logger, error) {
 	setLogLevel(c.LogLevel)
 	out := std.err
 	format := c.LogFormat
-	if f, ok := out.(*os.File); format == "" && ok && isatty.IsTerminal(f.Fd()) {
+	if format == "" && watches(out) {
 		format = "console"
 	}
 	if format == "console" {
 		out = zerolog.ConsoleWriter{Out: out, TimeFormat: "15:04:05.000"}
 	}
 	return zerolog.New(lineWriter{out}).With().Timestamp().Logger(), nil
+}
+
+// watches says whether a person looks at what is written.
+func watches(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // lineWriter hides that the output may be a level writer: each line is one Write.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +18,7 @@ import (
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/cache"
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/lastgood"
 	"github.com/keyward/keyward/proxy"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -33,9 +33,16 @@ type sidecarProcess struct {
 	started time.Time
 
 	keys   *seal.Keyring
+	source *keyWatch
 	db     *store.DB
 	usage  *store.Usage
 	cache  *cache.Cache
+	local  *localSwitch // in front of the cache
+
+	lastGood   *lastgood.Keeper // nil: none is kept
+	unmigrated bool             // the store could not be reached at the start
+	strict     atomic.Pointer[map[string]bool]
+
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
@@ -88,9 +95,18 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
+	if s.lastGood != nil {
+		s.owned.Go(func() { s.lastGood.Run(background) })
+	}
+	if s.unmigrated {
+		s.owned.Go(func() { s.migrateLater(background, c) })
+	}
 	s.owned.Go(func() { s.checkRows(background) })
 	s.owned.Go(func() { s.recent.run(background) })
 	s.owned.Go(func() { s.verifier.Run(background) })
+	s.owned.Go(func() { s.countSeals(background) })
+	s.owned.Go(func() { s.watchKeys(background) })
+	s.owned.Go(func() { s.attendKeys(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -102,37 +118,6 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	return s.drain()
 }
 
-// openKeys reads the key source. A missing file is made for the embedded store only: sidecars that share a store share its keys too,
-// and a key made by one of them could not open what another sealed.
-func (s *sidecarProcess) openKeys(context.Context) error {
-	c := s.c
-	if strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
-		if err := privateFolder(c.DataDir); err != nil && !c.isSet("store") {
-			return fmt.Errorf("data folder: %w", err)
-		}
-	}
-	keys, err := seal.Load(c.Key)
-	path, isFile := strings.CutPrefix(c.Key, "file:")
-	if errors.Is(err, os.ErrNotExist) && isFile {
-		if !strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
-			return fmt.Errorf("key %s does not exist; make it once with `keyward keys generate --key %s` and give the same one to every sidecar", c.Key, c.Key)
-		}
-		keys = seal.Generate()
-		if err := keys.WriteFile(path); err != nil {
-			return err
-		}
-		s.log.Warn().Str("key", c.Key).Msg("made a new key; keep a copy of the file: without it no credential can be opened")
-		err = nil
-	}
-	if err != nil {
-		return err
-	}
-	s.keys = keys
-	s.closers = append(s.closers, keys.Wipe)
-	s.weak = harden()
-	return nil
-}
-
 func (s *sidecarProcess) openStore(ctx context.Context) error {
 	c := s.c
 	db, err := store.Open(ctx, c.Store.Reveal(), store.Options{Log: s.log})
@@ -141,7 +126,13 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	}
 	s.db = db
 	s.closers = append(s.closers, func() { _ = db.Close() })
-	if err := s.migrate(ctx); err != nil {
+	s.openLastGood()
+	err = s.migrate(ctx, c)
+	if errors.Is(err, store.ErrUnavailable) && s.lastGood != nil && s.lastGood.Usable() {
+		s.log.Warn().Err(err).Interface("last_known_good", s.lastGood.Stats()).Msg("the store cannot be reached: started with the rows that it last confirmed")
+		s.unmigrated, err = true, nil
+	}
+	if err != nil {
 		return err
 	}
 	s.usage = store.NewUsage(db)
@@ -162,8 +153,8 @@ func (s *sidecarProcess) writeUsage() {
 }
 
 // migrate brings the schema up to date, or refuses one that this version cannot work with.
-func (s *sidecarProcess) migrate(ctx context.Context) error {
-	if !s.c.AutoMigrate {
+func (s *sidecarProcess) migrate(ctx context.Context, c *Config) error {
+	if !c.AutoMigrate {
 		schema, err := s.db.Schema(ctx)
 		if err != nil {
 			return err
@@ -174,7 +165,7 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 		return nil
 	}
 	db := s.db
-	if url := s.c.MigrateURL.Reveal(); url != "" {
+	if url := c.MigrateURL.Reveal(); url != "" {
 		other, err := store.Open(ctx, url, store.Options{Log: s.log})
 		if err != nil {
 			return fmt.Errorf("--migrate-url: %w", err)
@@ -194,21 +185,34 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 
 func (s *sidecarProcess) openCache(ctx context.Context) error {
 	c := s.c
-	ca, err := cache.New(s.db, cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive})
+	s.setStrict(c)
+	options := cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive, Strict: s.isStrict}
+	if s.lastGood != nil {
+		options.Fallback = s.lastGood
+	}
+	ca, err := cache.New(s.db, options)
 	if err != nil {
 		return err
+	}
+	apply := ca.Apply
+	if s.lastGood != nil {
+		apply = func(change store.Change) {
+			s.lastGood.Apply(change) // first: what the cache then finds worthless must not come from there
+			ca.Apply(change)
+		}
 	}
 	s.cache = ca
 	s.closers = append(s.closers, ca.Close)
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.owned.Go(func() {
-		if err := s.db.Watch(watch, ca.Apply); err != nil && watch.Err() == nil {
+		if err := s.db.Watch(watch, apply); err != nil && watch.Err() == nil {
 			s.log.Error().Err(err).Msg("watching the store for changes ended")
 		}
 	})
 	s.stops = append(s.stops, stop)
 	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
-	return nil
+	s.local, err = openLocalSwitch(ca, c.RunDir)
+	return err
 }
 
 func (s *sidecarProcess) startProxy(context.Context) error {
@@ -226,7 +230,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
 	})
 	if err != nil {
@@ -293,11 +297,12 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
 		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier,
 		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
+		Local: admin.Local{List: s.local.list, Set: s.local.set},
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
 			{Name: "change-feed", Run: s.checkFeed, Degrades: true},
-			{Name: "keys", Run: func(context.Context) error { return nil }},
+			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
 		},
 	})
 	s.api = api.Server()
@@ -360,7 +365,7 @@ func (s *sidecarProcess) checkFeed(context.Context) error {
 // stats are the running numbers of /api/stats.
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
-	return map[string]any{
+	all := map[string]any{
 		"cache": s.cache.Stats(),
 		"usage": s.usage.Stats(),
 		"proxy": map[string]int64{
@@ -368,6 +373,10 @@ func (s *sidecarProcess) stats() map[string]any {
 			"dialled": st.Dialled.Load(), "reused": st.Reused.Load(),
 		},
 	}
+	if s.lastGood != nil {
+		all["last_known_good"] = s.lastGood.Stats()
+	}
+	return all
 }
 
 // checkRows tries to open every credential once, in the background: a key that opens no rows is better known at start than by the
@@ -415,6 +424,7 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 			return
 		case <-hangups:
 			s.reload()
+			s.source.lookAgain()
 		}
 	}
 }
@@ -457,6 +467,7 @@ func (s *sidecarProcess) apply(next *Config) error {
 	}
 	s.proxy.SetRules(rules)
 	s.proxy.SetLimits(s.limits(next))
+	s.setStrict(next)
 	setLogLevel(next.LogLevel)
 	s.c = next
 	return nil

@@ -109,15 +109,25 @@ func (s *Server) New(t testing.TB) string {
 	return s.URL(name)
 }
 
-func (s *Server) exec(statement string) error {
+func (s *Server) exec(statement string) error { return run(s.URL("postgres"), statement) }
+
+// Exec runs statements in a database, for tests that have no driver of their own.
+func Exec(t testing.TB, url, statements string) {
+	t.Helper()
+	if err := run(url, statements); err != nil {
+		t.Fatalf("running statements: %v", err)
+	}
+}
+
+func run(url, statements string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	c, err := pgx.Connect(ctx, s.URL("postgres"))
+	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close(ctx) }()
-	_, err = c.Exec(ctx, statement)
+	_, err = c.Exec(ctx, statements)
 	return err
 }
 
