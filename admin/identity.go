@@ -97,6 +97,8 @@ func (c *call) permit(pattern string) error {
 	switch {
 	case c.who.org == "":
 		return nil
+	case strings.HasPrefix(pattern, "/api/local/"): // it is about this sidecar
+		return problemOperators
 	case strings.Contains(pattern, "{org}"):
 		if !c.who.reaches(c.r.PathValue("org")) {
 			return problemNoSuchOrg

@@ -259,6 +259,7 @@ func TestTokenOnTheSocketNarrowsItsPeer(t *testing.T) {
 	s.must(200, "GET", "/api/orgs/acme/integrations", "", acme.header)
 	s.refuse(404, "not_found", "GET", "/api/orgs/globex/integrations", "", acme.header)
 	s.refuse(403, "role_forbidden", "GET", "/api/admin-tokens", "", acme.header)
+	s.refuse(403, "role_forbidden", "PUT", "/api/local/disabled/acme/twilio", "", acme.header)
 	s.refuse(401, "unauthenticated", "GET", "/api/orgs", "", "Authorization: Bearer kwa"+strings.Repeat("0", 43))
 }
 
