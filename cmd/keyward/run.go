@@ -138,6 +138,9 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
+	if err := s.checkRole(ctx); err != nil {
+		return err
+	}
 	s.usage = store.NewUsage(db)
 	s.owned.Go(s.usage.Run)
 	s.stops = append(s.stops, s.usage.Stop)
@@ -183,6 +186,22 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 	if n > 0 {
 		s.log.Info().Int("steps", n).Msg("brought the store's schema up to date")
 	}
+	return nil
+}
+
+// checkRole refuses a role that row-level security does not hold for, where the store has roles of its own: keyward_app exists, or
+// --migrate-url names another. Where one role does everything, which is the short way to a store for one sidecar, that is said and no more.
+func (s *sidecarProcess) checkRole(ctx context.Context) error {
+	apart, err := s.db.CheckRole(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, store.ErrRole):
+		return fmt.Errorf("checking the store's role: %w", err)
+	case apart || s.c.MigrateURL != "":
+		return err
+	}
+	s.log.Warn().Err(err).Msg("one role does everything in the store, so that only the program keeps the orgs apart; docs/reference/store.md has the SQL for two")
 	return nil
 }
 
