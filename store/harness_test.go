@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/internal/pgtest"
-
 )
 
 // An engine is a store of its own for one test.
