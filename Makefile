@@ -18,7 +18,7 @@ HOT  := ./caller ./cache ./credential ./provider ./proxy ./seal
 
 .PHONY: help
 help: ## lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## builds Keyward and starts it with stand-ins for all providers and a demo org: no account, no key, no set-up
@@ -33,20 +33,27 @@ generate: ## writes what is generated: the flag table in docs/cli.md and the lik
 	go generate ./...
 
 # Allocations are counted without the race detector, which makes some of its own. One package at a time: several hold the program to time
-# limits that a machine of two cores keeps only for one of them.
+# limits that a machine of two cores keeps only for one of them. The attacks on the built program (their quick forms) run without the race
+# detector: the program is a process of its own, and none of theirs.
 .PHONY: test
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs; installs what they need when it may
 	@tools/testdeps.sh
 	@flags=$$(tools/raceflags.sh); \
 	go test $$flags -p 1 -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v /torture$$); \
+	go test $(TESTFLAGS) ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	cd examples && go test $$flags $(TESTFLAGS) ./...
 
 .PHONY: torture
 torture: ## runs what attacks the built program, in its long forms (more than an hour), and prints a table
 	@tools/testdeps.sh
-	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m ./torture
+	@failed=0; out=$$(mktemp); trap 'rm -f "$$out"' EXIT; \
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 60m -run 'TestEveryFault|TestPanicsEndOneRequest|TestHeadAsLLHTTP' ./proxy >"$$out" || { failed=1; cat "$$out"; }; \
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 150m ./torture || failed=1; \
+	grep -e figure: -e '^--- FAIL' "$$out" || true; \
+	exit $$failed
 	cd examples && KEYWARD_ORACLE_CASES=100000 go test -v -count=1 -timeout 30m -run VendorsSDKs .
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m -run 'Storm|EnsureSurvivesKills' ./assistant ./cmd/keyward
 
 .PHONY: test-short
 test-short: ## runs the quick tests: SQLite only, no race detector, no SDKs
@@ -73,9 +80,22 @@ fuzz: ## runs every fuzz target for FUZZTIME and prints a table as in docs/fuzzi
 	@tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: ## runs the benchmarks of the hot path and of the whole program; BASE=FILE compares with an earlier bench/out/go.txt
+bench: ## measures what Keyward costs beside nginx, HAProxy and others: table, bench/out/latest.json, latest.html (15 minutes)
+	go run ./bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: ## the same in two minutes, with more noise
+	go run ./bench --quick $(ARGS)
+
+.PHONY: bench-compare
+bench-compare: ## compares bench/out/latest.json with BASE=FILE, an earlier one; fails on a regression beyond the noise
+	@test -n "$(BASE)" || { echo "BASE=FILE is missing: an earlier bench/out/latest.json" >&2; exit 2; }
+	@go run ./bench compare "$(BASE)"
+
+.PHONY: microbench
+microbench: ## runs the Go benchmarks of the hot path; BASE=FILE compares with an earlier bench/out/go.txt
 	@mkdir -p bench/out
-	go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $(HOT) ./bench | tee bench/out/go.txt
+	go test -p 1 -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(TESTFLAGS) $(HOT) | tee bench/out/go.txt
 	@if [ -n "$(BASE)" ]; then $(TOOL) benchstat "$(BASE)" bench/out/go.txt; fi
 
 .PHONY: cover

@@ -28,6 +28,16 @@ type ProviderTraffic struct {
 	OwnP99   *float64 `json:"keyward_p99_ms"`
 }
 
+// profile shows what the process does. Profiles hold names of functions and no data; who may have them may stop the process as well.
+func (a *API) profile(c *call) error {
+	if a.o.Profiles == nil || !c.peer.unix {
+		return problemNoRoute
+	}
+	c.wrote = http.StatusOK
+	a.o.Profiles.ServeHTTP(c.w, c.r)
+	return nil
+}
+
 func (a *API) stats(c *call) error {
 	if _, err := c.query(); err != nil {
 		return err

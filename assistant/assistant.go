@@ -255,8 +255,8 @@ func (m *Manager) claim(ctx context.Context, k key) (*store.AssistantClaim, erro
 func (m *Manager) holding(ctx context.Context, c *store.AssistantClaim, fn func(context.Context, *store.AssistantClaim) error) error {
 	inner, lost := context.WithCancelCause(ctx)
 	var renewing sync.WaitGroup
+	until := c.Until // fn writes there
 	renewing.Go(func() {
-		until := c.Until
 		for pause(inner, m.o.lease/3) {
 			next, err := m.db.RenewClaim(inner, c, m.o.lease)
 			switch {

@@ -175,11 +175,11 @@ func TestEnsureRemovesTheSurplus(t *testing.T) {
 	w.post(mark)
 	w.post(mark)
 	w.post(`{"metadata":{"keyward_org":"acme","keyward_role":"inbound","keyward_claim":"another store's"}}`)
-	c, err := w.db.ClaimAssistant(t.Context(), "acme", store.Inbound, "a dead sidecar", 50*time.Millisecond)
+	c, err := w.db.ClaimAssistant(t.Context(), "acme", store.Inbound, "a dead sidecar", time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.db.UnsettleClaim(t.Context(), c, 50*time.Millisecond); err != nil {
+	if err := w.db.UnsettleClaim(t.Context(), c, time.Second); err != nil {
 		t.Fatal(err)
 	}
 	if r := w.ensure(m, "acme", store.Inbound); r.ID != id {

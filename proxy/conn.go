@@ -47,8 +47,9 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 }
 
 // Read is fasthttp's way to the caller's bytes.
-func (c *callerConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
+func (c *callerConn) Read(b []byte) (n int, err error) {
+	defer c.guard(&err)
+	n, err = c.Conn.Read(b)
 	if n > 0 {
 		if bad := c.head.look(b[:n]); bad != nil {
 			return 0, bad
@@ -58,7 +59,8 @@ func (c *callerConn) Read(b []byte) (int, error) {
 }
 
 // Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.
-func (c *callerConn) Write(b []byte) (int, error) {
+func (c *callerConn) Write(b []byte) (n int, err error) {
+	defer c.guard(&err)
 	now := time.Now()
 	if s := now.Unix(); s != c.writeUntil {
 		c.writeUntil = s
@@ -69,16 +71,23 @@ func (c *callerConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-func (c *callerConn) Close() error {
+func (c *callerConn) Close() (err error) {
+	defer c.guard(&err)
 	if c.closed.CompareAndSwap(false, true) {
+		defer c.at.done(c)
 		if w := c.waiting.Swap(nil); w != nil {
-			w.code = refuseGone.code
-			w.abandon()
-			w.end()
+			w.giveUp()
 		}
-		c.at.done(c)
 	}
 	return c.Conn.Close()
+}
+
+// giveUp ends a call whose caller has gone before it was served.
+func (c *call) giveUp() {
+	defer c.p.drop(c)
+	c.code = refuseGone.code
+	c.abandon()
+	c.end()
 }
 
 // reset ends the connection so that the caller cannot take a cut answer for a whole one.

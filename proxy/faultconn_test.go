@@ -44,12 +44,13 @@ const (
 	endHalf           // closed for writing; reading goes on
 	endError          // an error of the system, and nothing else: the connection stays as it is
 	endSwallow        // what is written is lost from here on, as on a connection whose other end has gone without a word
+	endPanic          // a panic, in whichever goroutine came so far; then as endError
 	endFlip           // one bit is another; the rest is as it was
 	endings
 )
 
 func (e ending) String() string {
-	return [...]string{"nothing", "cut", "reset", "half closed", "error", "swallowed", "bit flipped"}[e]
+	return [...]string{"nothing", "cut", "reset", "half closed", "error", "swallowed", "panic", "bit flipped"}[e]
 }
 
 // A faultPlan is drawn by a seed.
@@ -72,7 +73,7 @@ func (p faultPlan) String() string {
 const maxWaits, maxPieces = 30, 2000
 
 // drawPlan makes one; whether it ends the connection is a matter of chance too. Swallowing costs a time-out, and so is rare.
-func drawPlan(g *rand.Rand, flips bool) faultPlan {
+func drawPlan(g *rand.Rand, ours, flips bool) faultPlan {
 	p := faultPlan{seed: g.Uint64(), onWrite: g.IntN(2) == 0, along: g.IntN(2) == 0}
 	if g.IntN(2) == 0 {
 		p.pieces = 1 + g.IntN([]int{3, 30, 3000}[g.IntN(3)])
@@ -82,7 +83,7 @@ func drawPlan(g *rand.Rand, flips bool) faultPlan {
 	}
 	p.end = ending(g.IntN(int(endings)))
 	switch {
-	case p.end == endSwallow && g.IntN(12) > 0, p.end == endFlip && !flips:
+	case p.end == endSwallow && g.IntN(12) > 0, p.end == endFlip && !flips, p.end == endPanic && !ours:
 		p.end = endCut
 	case p.end == endHalf, p.end == endSwallow:
 		p.onWrite = true
@@ -90,6 +91,9 @@ func drawPlan(g *rand.Rand, flips bool) faultPlan {
 	p.at = g.Int64N([]int64{2, 60, 600, 3000, 150_000}[g.IntN(5)])
 	return p
 }
+
+// panicText is in every panic: it must be in no log and no answer.
+const panicText = "secret-in-panic"
 
 var errFault = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("injected fault")}
 
@@ -223,6 +227,10 @@ func (f *faultConn) happens(onCut error) error {
 	case endSwallow:
 		f.lost = true
 		return nil
+	case endPanic:
+		f.broken = errFault
+		f.of.panics.Add(1)
+		panic(panicText)
 	default:
 		f.broken = errFault
 	}
@@ -262,7 +270,9 @@ type faults struct {
 	armed  atomic.Bool
 	flips  bool            // a flipped bit would be noticed: there is TLS over it
 	places map[string]bool // where there are any
+	pass   func(at string) // called in every method of the connections on our side; nil: nobody is
 
+	panics   atomic.Int64
 	happened atomic.Bool // a connection ended before its time, or lost something
 
 	mu    sync.Mutex
@@ -294,17 +304,21 @@ func (f *faults) wrap(at string, c net.Conn) net.Conn {
 	g := rand.New(rand.NewPCG(f.seed, f.made[at]<<8+uint64(slices.Index(faultPlaces, at))))
 	p := faultPlan{}
 	if f.places[at] && g.IntN(4) > 0 {
-		p = drawPlan(g, f.flips && strings.HasPrefix(at, "provider"))
+		p = drawPlan(g, strings.HasSuffix(at, "our side"), f.flips && strings.HasPrefix(at, "provider"))
 	}
 	f.open[at]++
 	if p != (faultPlan{}) {
 		f.plans = append(f.plans, fmt.Sprintf("%s, connection %d: %v", at, f.made[at], p))
 	}
-	return newFaultConn(c, p, f, func() {
+	fc := newFaultConn(c, p, f, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.open[at]--
 	})
+	if side, ours := strings.CutSuffix(at, ", our side"); ours && f.pass != nil {
+		return &bombConn{fc, side, f.pass}
+	}
+	return fc
 }
 
 // left says which connections are still open.

@@ -162,22 +162,22 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 	if !fresh {
 		u = c.to.take(time.Now())
 	}
+	c.up = u
 	if u == nil {
 		c.wipe() // not kept while a connection is made
 		var err error
 		if u, err = c.to.dial(p.ctx); err != nil {
 			return refusalFor(err), false
 		}
+		c.up = u
 		p.stats.Dialled.Add(1)
 		if bad := p.build(c); bad != nil {
-			_ = u.Close()
 			c.wipe()
 			return bad, false
 		}
 	} else {
 		p.stats.Reused.Add(1)
 	}
-	c.up = u
 	err := c.send(u)
 	c.wipe()
 	if err != nil {

@@ -141,6 +141,18 @@ func (g *guardedConn) cut() bool { return g.tls && g.ended }
 // dirty says whether an idle connection cannot be used again: it was closed, or something arrived that belongs to no request. Reading
 // goes through TLS, so that what TLS itself sends between requests (session tickets, key updates) is taken for what it is.
 func (c *upstreamConn) dirty() bool {
+	looked := false
+	defer func() {
+		if !looked {
+			_ = c.Close() // it panicked, and nobody has the connection
+		}
+	}()
+	dirty := c.isDirty()
+	looked = true
+	return dirty
+}
+
+func (c *upstreamConn) isDirty() bool {
 	if c.br.Buffered() > 0 {
 		return true
 	}

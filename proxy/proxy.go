@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -429,6 +428,7 @@ func (p *Proxy) refuseUnparsed(ctx *fasthttp.RequestCtx, err error) {
 	if c == nil {
 		c = p.begin(ctx)
 	}
+	defer p.recover(c)
 	var small *fasthttp.ErrSmallBuffer
 	var bad *headError
 	var ne net.Error
@@ -442,22 +442,6 @@ func (p *Proxy) refuseUnparsed(ctx *fasthttp.RequestCtx, err error) {
 	default:
 		c.refuse(refuseMalformed)
 	}
-}
-
-// recover turns a panic into a 500 for this request. The stack is logged, the panic's value is not: it may hold bytes of the request.
-func (p *Proxy) recover(c *call) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	p.panicked(c, v)
-	c.abandon()
-	c.refuse(refusePanic)
-}
-
-func (p *Proxy) panicked(c *call, v any) {
-	p.stats.Panics.Add(1)
-	p.log.Error().Str("request_id", string(c.id[:])).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while serving a request")
 }
 
 // bytesOf and stringOf look at memory as the other type, for look-ups within one request; what outlives the request is copied.

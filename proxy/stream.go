@@ -84,6 +84,7 @@ func (p *Proxy) untilClosed(c *call) {
 		if c.conn.waiting.Swap(nil) != c {
 			return
 		}
+		defer p.drop(c)
 		a := &c.answer
 		if _, err := c.conn.Write(head); err == nil {
 			_, _ = a.WriteTo(nil)
@@ -345,7 +346,7 @@ func (a *answer) Read(b []byte) (n int, err error) {
 // guard turns a panic while an answer is streamed into its end.
 func (a *answer) guard(err *error) {
 	if v := recover(); v != nil {
-		a.c.p.panicked(a.c, v)
+		a.c.p.panicked(a.c.id[:], v)
 		*err = a.failed(errCut)
 	}
 }
@@ -410,6 +411,7 @@ func (a *answer) Close() error {
 	if c == nil {
 		return nil
 	}
+	defer c.p.drop(c)
 	a.free()
 	if !a.complete && c.code == "" {
 		c.code = refuseGone.code

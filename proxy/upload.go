@@ -30,7 +30,7 @@ func (c *call) startUpload(u *upstreamConn) {
 		defer close(up.done)
 		defer func() {
 			if v := recover(); v != nil {
-				c.p.panicked(c, v)
+				c.p.panicked(c.id[:], v)
 				up.bad, up.err = refusePanic, errStopped
 				_ = u.Close()
 			}

@@ -193,6 +193,12 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	made := false
+	defer func() {
+		if !made {
+			_ = quietly(tcp)
+		}
+	}()
 	setUserTimeout(tcp)
 	c := &upstreamConn{to: u, guard: newGuardedConn(tcp, u.tls != nil)}
 	c.Conn = c.guard
@@ -200,7 +206,6 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 		t := tls.Client(c.guard, u.tls)
 		_ = tcp.SetDeadline(time.Now().Add(tlsTimeout))
 		if err := t.Handshake(); err != nil {
-			_ = tcp.Close()
 			return nil, &tlsError{err}
 		}
 		_ = tcp.SetDeadline(time.Time{})
@@ -208,11 +213,12 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	}
 	c.guard.wrote = false
 	c.br = bufio.NewReaderSize(c.Conn, readBuffer)
+	made = true
 	return c, nil
 }
 
 // Close closes without a TLS farewell: it could block, and the connection is done with.
-func (c *upstreamConn) Close() error { return c.guard.Conn.Close() }
+func (c *upstreamConn) Close() error { return quietly(c.guard.Conn) }
 
 // A tlsError is a handshake that failed: the certificate, or TLS itself.
 type tlsError struct{ error }

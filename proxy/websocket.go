@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -27,6 +28,7 @@ func (p *Proxy) tunnel(c *call) *refusal {
 		if c.conn.waiting.Swap(nil) != c {
 			return
 		}
+		defer p.drop(c)
 		defer c.end()
 		defer p.guard(c)
 		c.relay(conn)
@@ -34,48 +36,39 @@ func (p *Proxy) tunnel(c *call) *refusal {
 	return nil
 }
 
-// guard keeps a panic in a goroutine of its own from ending the process.
-func (p *Proxy) guard(c *call) {
-	if v := recover(); v != nil {
-		p.panicked(c, v)
-		_ = c.conn.Close()
-	}
-}
-
 // relay copies both ways until both sides have said that they are done, or nothing has moved for the idle time.
 func (c *call) relay(conn net.Conn) {
 	u := c.up
 	c.up = nil
 	defer func() { _ = u.Close() }()
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // ends the tunnel with the proxy
-		select {
-		case <-c.p.ctx.Done():
-			_ = u.Close()
-			_ = c.conn.Close()
-		case <-stop:
-		}
-	}()
+	caller := c.conn
+	defer context.AfterFunc(c.p.ctx, func() { // ends the tunnel with the proxy
+		_ = u.Close()
+		_ = caller.Close()
+	})()
 	t := &tunnel{idle: c.p.idle()}
 	t.moved.Store(time.Now().UnixNano())
-	var sent int64
-	var both sync.WaitGroup
-	both.Go(func() {
+	// Whatever happens to one way, both have ended when the call does: nobody may use its connections afterwards.
+	way := func(dst io.Writer, src io.Reader, from deadliner, to net.Conn, n *int64) {
+		ended := false
+		defer func() {
+			if !ended || t.failed.Load() {
+				_ = to.Close()
+			}
+			if !ended {
+				_ = u.Close()
+				_ = caller.Close()
+			}
+		}()
 		defer c.p.guard(c)
-		sent = t.copy(u, conn, c.conn)
-		closeWrite(u.Conn)
-		if t.failed.Load() {
-			_ = u.Close()
-		}
-	})
-	received := t.copy(conn, u.br, u)
-	closeWrite(c.conn.Conn)
-	if t.failed.Load() {
-		_ = c.conn.Close()
+		*n = t.copy(dst, src, from)
+		closeWrite(to)
+		ended = true
 	}
+	var both sync.WaitGroup
+	both.Go(func() { way(u, conn, caller, u, &c.sent) })
+	way(conn, u.br, u, caller, &c.received)
 	both.Wait()
-	c.sent, c.received = sent, received
 }
 
 type tunnel struct {
@@ -120,10 +113,19 @@ func (t *tunnel) copy(dst io.Writer, src io.Reader, d deadliner) (n int64) {
 
 // closeWrite says that nothing more will be sent, and leaves the other direction open.
 func closeWrite(c net.Conn) {
-	if g, ok := c.(*guardedConn); ok {
-		c = g.Conn
-	}
-	if w, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite()
+	for {
+		switch in := c.(type) {
+		case *upstreamConn:
+			c = in.Conn
+		case *callerConn:
+			c = in.Conn
+		case *guardedConn:
+			c = in.Conn
+		case interface{ CloseWrite() error }:
+			_ = in.CloseWrite()
+			return
+		default:
+			return
+		}
 	}
 }

@@ -23,6 +23,7 @@ type joint struct {
 type part struct {
 	change  func(*tx) error
 	relaxed bool
+	keep    func(*keyWriter) error // instead of change, in the joint of keys
 	err     error
 	turn    chan bool // true: begin the next transaction; false: it is done, and err says how
 }
@@ -33,8 +34,12 @@ func (d *DB) together(ctx context.Context, relaxed bool, change func(*tx) error)
 	if d.lite == nil {
 		return d.writeAs(ctx, relaxed, change)
 	}
-	p := &part{change: change, relaxed: relaxed, turn: make(chan bool, 1)}
-	j := &d.joint
+	return d.joint.join(ctx, &part{change: change, relaxed: relaxed}, d.writeParts)
+}
+
+// join has a part written, by write or with those of another call of it, and returns its error.
+func (j *joint) join(ctx context.Context, p *part, write func([]*part)) error {
+	p.turn = make(chan bool, 1)
 	j.mu.Lock()
 	j.waiting = append(j.waiting, p)
 	lead := !j.busy
@@ -53,7 +58,9 @@ func (d *DB) together(ctx context.Context, relaxed bool, change func(*tx) error)
 			ctx = context.Background() // it is being written, or is to begin: either ends
 		}
 	}
-	d.writeParts(j.take())
+	parts := j.take()
+	write(parts)
+	j.pass(parts)
 	return p.err
 }
 
@@ -79,7 +86,7 @@ func (j *joint) take() []*part {
 	return parts
 }
 
-// writeParts writes the parts, the first of them for the caller, tells the others, and lets the next begin.
+// writeParts writes the parts in one transaction.
 func (d *DB) writeParts(parts []*part) {
 	relaxed := !slices.ContainsFunc(parts, func(p *part) bool { return !p.relaxed })
 	// Not with the context of one of them, which must not end the others' transaction; write has its own limit.
@@ -96,10 +103,13 @@ func (d *DB) writeParts(parts []*part) {
 			p.err = d.writeAs(context.Background(), p.relaxed, p.change) // one of them is at fault: not the others
 		}
 	}
-	for _, p := range parts[1:] {
+}
+
+// pass tells those whose parts were written, but for the first, and lets the next begin.
+func (j *joint) pass(written []*part) {
+	for _, p := range written[1:] {
 		p.turn <- false
 	}
-	j := &d.joint
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.busy = len(j.waiting) > 0; j.busy {

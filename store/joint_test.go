@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"testing"
 	"time"
@@ -55,4 +56,62 @@ func TestTogether(t *testing.T) {
 	if d.joint.busy = false; len(d.joint.waiting) > 0 {
 		t.Error("still in the queue")
 	}
+}
+
+// Messages that are confirmed at the same moment share a transaction, and each is told what became of its own.
+func TestConfirmedTogether(t *testing.T) {
+	e := engine{"sqlite", engines[0].url(t)}
+	d, ctx := e.open(t), t.Context()
+	if _, err := d.MigrateUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	until := time.Now().Add(time.Minute)
+	confirms(t, d, "known", until)
+	conn, err := d.w.Conn(ctx) // nothing is written until they have all come
+	ok(t, err)
+	duplicates := make([]bool, 40)
+	done := make(chan error, len(duplicates))
+	for i := range duplicates {
+		key := string(rune('A' + i))
+		if i%4 == 3 {
+			key = "known"
+		}
+		go func() {
+			var err error
+			duplicates[i], err = d.ConfirmSeen(ctx, key, until)
+			done <- err
+		}()
+	}
+	for n := 0; n < len(duplicates)-1; time.Sleep(time.Millisecond) { // the first of them has begun
+		d.lite.confirms.mu.Lock()
+		n = len(d.lite.confirms.waiting)
+		d.lite.confirms.mu.Unlock()
+	}
+	before := frames(t, conn)
+	ok(t, conn.Close())
+	for range duplicates {
+		ok(t, <-done)
+	}
+	for i, got := range duplicates {
+		if want := i%4 == 3; got != want {
+			t.Errorf("%d: duplicate is %t", i, got)
+		}
+	}
+	for i := range duplicates {
+		claimFinds(t, d, string(rune('A'+i)), map[bool]Claim{true: Fresh, false: Seen}[i%4 == 3])
+	}
+	conn, err = d.w.Conn(ctx)
+	ok(t, err)
+	if n := frames(t, conn) - before; n > 12 { // two transactions; each by itself they would write twice as many pages as there are keys
+		t.Errorf("%d pages were written", n)
+	}
+	ok(t, conn.Close())
+}
+
+// frames is how many pages the log has.
+func frames(t *testing.T, conn *sql.Conn) (n int64) {
+	t.Helper()
+	var busy, moved int64
+	ok(t, conn.QueryRowContext(t.Context(), "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &n, &moved))
+	return n
 }

@@ -48,6 +48,9 @@ const (
 const deliveryColumns = `id, org_id, provider, type, assistant, group_key, target, method, path, raw_query, state, attempts,
 	next_attempt_at, last_error, coalesce(body_size, length(body)), created_at, updated_at, key_id`
 
+// opener is how an owner is stored that can open what is sealed: step 3 of the schema lets no other lease that.
+func opener(owner string) string { return "opener " + owner }
+
 // DueTargets lists the targets that a pending delivery can be sent to now.
 func (d *DB) DueTargets(ctx context.Context) (targets []string, err error) {
 	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
@@ -82,7 +85,7 @@ func (d *DB) LeaseDeliveries(ctx context.Context, owner, target string, n int, l
 		if err != nil {
 			return err
 		}
-		rows, err := t.tx.QueryContext(t.ctx, query, target, micros(now), n, micros(now.Add(lease)), owner)
+		rows, err := t.tx.QueryContext(t.ctx, query, target, micros(now), n, micros(now.Add(lease)), opener(owner))
 		if err != nil {
 			return err
 		}
@@ -126,7 +129,7 @@ func (d *DB) RenewLeases(ctx context.Context, owner string, ids []string, lease 
 			return err
 		}
 		for _, id := range slices.Sorted(slices.Values(ids)) { // sorted: two that lock rows in different orders would wait for each other
-			if _, err := t.exec(renewLease, micros(now.Add(lease)), id, owner); err != nil {
+			if _, err := t.exec(renewLease, micros(now.Add(lease)), id, opener(owner)); err != nil {
 				return err
 			}
 		}
@@ -152,7 +155,7 @@ func (d *DB) FinishDelivery(ctx context.Context, owner string, v *Delivery, o Ou
 		if err != nil {
 			return err
 		}
-		n, err := t.exec(finishDone, string(o.State), clean(o.Problem), micros(t.now), v.ID, owner)
+		n, err := t.exec(finishDone, string(o.State), clean(o.Problem), micros(t.now), v.ID, opener(owner))
 		switch {
 		case err != nil:
 			return err
@@ -175,7 +178,7 @@ func (d *DB) retryLater(t *tx, owner string, v *Delivery, o Outcome) error {
 	if o.State == "" {
 		back = 1
 	}
-	n, err := t.exec(finishLater, clean(o.Problem), micros(now.Add(o.Retry)), back, micros(t.now), v.ID, owner)
+	n, err := t.exec(finishLater, clean(o.Problem), micros(now.Add(o.Retry)), back, micros(t.now), v.ID, opener(owner))
 	if err == nil && n == 0 {
 		err = ErrConflict
 	}

@@ -35,7 +35,8 @@ type lite struct {
 	relaxed       int64 // the connection that does not wait for the disk; 0: none
 	keys          keyWriter
 
-	claims claims
+	claims   claims
+	confirms joint // what is confirmed at the same time
 }
 
 // openSQLite opens the file with one connection for writes and several for reads: in WAL mode neither waits for the other. SQLite's

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, curl, a C compiler for the race detector. What is
-# missing is installed where that is allowed (root, apt-get): from Debian's packages, and Node from npm where Debian's is too old for the
+# Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, curl, nginx and HAProxy as providers
+# whose HTTP parsers are not Go's, a C compiler for the race detector. What is missing is installed where that is allowed (root, apt-get): from
+# Debian's packages, and Node from npm where Debian's is too old for the
 # SDKs. Elsewhere this says what to install, and how to do without.
 set -euo pipefail
 
@@ -34,13 +35,18 @@ if [ "${KEYWARD_TEST_NO_NODE:-}" != 1 ]; then
 fi
 has curl || missing+=(curl)
 has_cc || missing+=(gcc libc6-dev)
+# nginx stands in /usr/sbin, which is not in everybody's PATH.
+parsers=()
+PATH=$PATH:/usr/sbin has nginx || parsers+=(nginx)
+PATH=$PATH:/usr/sbin has haproxy || parsers+=(haproxy)
 
 old_node=
 [ "${KEYWARD_TEST_NO_NODE:-}" = 1 ] || new_node || old_node=1
 
-[ ${#missing[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
+[ ${#missing[@]} -gt 0 ] || [ ${#parsers[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && has apt-get; then
+	missing+=("${parsers[@]}")
 	if [ ${#missing[@]} -gt 0 ]; then
 		echo "installing for the tests: ${missing[*]}" >&2
 		export DEBIAN_FRONTEND=noninteractive
@@ -59,7 +65,11 @@ if [ "$(id -u)" = 0 ] && has apt-get; then
 	exit 0
 fi
 
-# A missing compiler stops nothing: raceflags.sh says what is lost.
+# These stop nothing: the tests that need them say that they were left out, and raceflags.sh says what a missing compiler loses.
+if [ ${#parsers[@]} -gt 0 ]; then
+	echo "WARNING: not installed here, and left out of the tests: ${parsers[*]}" >&2
+	[ ${#missing[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
+fi
 [ "${missing[*]} $old_node" != 'gcc libc6-dev ' ] || exit 0
 if [ -n "$old_node" ]; then
 	without+=("KEYWARD_TEST_NO_NODE=1 leaves out the tests with the Node SDKs, which need Node 20 or later")

@@ -15,6 +15,9 @@ type fault struct {
 	whole outcome
 	// secure is what it may be taken for under TLS, when that differs.
 	secure outcome
+	// form is how the injected credential comes back behind the body; nil: it does not. basic: it was injected as HTTP Basic.
+	form  func(org string) string
+	basic bool
 }
 
 // outcome is what the caller may take it for.
@@ -30,7 +33,8 @@ const (
 type answering struct {
 	*rand.Rand
 	id, body string // the body holds the id again and again, so that whose a byte is can be told
-	secret   string // the credential that was injected
+	org      string // whose credential was injected
+	calm     *sync.RWMutex
 }
 
 const bait = "FOREIGN "
@@ -51,17 +55,15 @@ func statusAnswer(status, lines, body string) string {
 	return "HTTP/1.1 " + status + "\r\n" + lines + "\r\n" + body
 }
 
-// calm is held for reading while a request is under way. Bytes that come while a connection waits for its answer are that answer, to
-// every HTTP/1.1 client there is; what can be told from one, and must be, are those that come while nobody waits.
-var calm sync.RWMutex
-
-// later sends something after a moment, when the answer has been taken and no request is under way.
+// later sends something after a moment, when the answer has been taken and no request is under way: callers hold calm for reading while
+// one is. Bytes that come while a connection waits for its answer are that answer, to every HTTP/1.1 client there is; what can be told
+// from one, and must be, are those that come while nobody waits.
 func later(c *upstreamSide, x *answering, what string) {
 	wait := time.Duration(x.IntN(3000)) * time.Microsecond
 	go func() {
 		time.Sleep(wait)
-		calm.Lock()
-		defer calm.Unlock()
+		x.calm.Lock()
+		defer x.calm.Unlock()
 		c.send(what)
 	}()
 }
@@ -190,18 +192,6 @@ var faults = []fault{
 	{name: "Keyward headers", do: sends(func(x *answering) string {
 		return statusAnswer("200 OK", fmt.Sprintf("Keyward-Error: fake\r\nKeyward-Org: other\r\nContent-Length: %d\r\n", len(x.body)), x.body)
 	})},
-	{name: "echo", do: sends(func(x *answering) string {
-		return statusAnswer("200 OK", fmt.Sprintf("Content-Type: text/plain\r\nX-Echo: Bearer %s\r\nContent-Length: %d\r\n", x.secret, len(x.body)+len(x.secret)), x.body+x.secret)
-	})},
-	{name: "echo in chunks", do: func(c *upstreamSide, _ *rawRequest, x *answering) {
-		cut := 1 + x.IntN(len(x.secret)-1)
-		c.send(chunkedAnswer(x.body, x.secret[:cut]))
-		if x.IntN(2) == 0 {
-			time.Sleep(time.Millisecond)
-		}
-		rest := x.secret[cut:]
-		c.send(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(rest), rest))
-	}},
 }
 
 // The malformed parts of an answer, each a fault of its own. "Content-Length" is right where it is not the part.

@@ -21,6 +21,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if address := os.Getenv(mortalAddress); address != "" {
+		os.Exit(liveUntilKilled(address, os.Getenv(mortalFile)))
+	}
 	flag.Parse()
 	os.Exit(run(m))
 }

@@ -36,15 +36,13 @@ func TestManySlowConnections(t *testing.T) {
 	if len(before.errors)+len(attacked.errors) > 0 {
 		t.Errorf("good callers saw %d errors before and %d under attack: %v", len(before.errors), len(attacked.errors), worst(append(before.errors, attacked.errors...)))
 	}
-	// On a machine that is shared with the attackers a few milliseconds say nothing.
-	floor := 20 * time.Millisecond
-	if !long {
-		floor = 250 * time.Millisecond // the short form runs beside other packages' tests
-	}
-	if most := max(2*before.p99(), floor); attacked.p99() > most {
+	// On a machine that is shared with the attackers a few milliseconds say nothing; the short form runs on any machine, however busy, and
+	// measures no times.
+	const floor = 20 * time.Millisecond
+	if most := max(2*before.p99(), floor); long && attacked.p99() > most {
 		t.Errorf("p99 of good callers: %s before, %s under attack; at most %s", before.p99(), attacked.p99(), most)
 	}
-	if again > time.Second {
+	if long && again > time.Second {
 		t.Errorf("a caller over TCP was served %s after the attack", again)
 	}
 	o.s.mustLive()

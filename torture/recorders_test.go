@@ -100,6 +100,9 @@ func behind(t *testing.T, name, program, config string, args func(config string)
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/" + program) // not in everybody's PATH
+	}
+	if err != nil {
 		leftOut(t, "hostile heads into "+name, program+" is not installed (Debian: apt-get install "+program+")")
 	}
 	r := &recorder{name: name, address: freeAddress(t)}

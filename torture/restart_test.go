@@ -32,7 +32,7 @@ func TestRollingRestarts(t *testing.T) {
 	h.last.put("acme", "resend", map[string]any{"api_key": secretOf("acme", "resend")})
 	load := newKeepers(h.last.tcp, filepath.Join(h.dir, "caller.sock"), regexp.MustCompile(`kwt[0-9A-Za-z]{43}`).FindString(h.last.token()))
 	load.run(callers, perSecond, streams)
-	restarts, start := many(10, 100), time.Now()
+	restarts, start := many(4, 100), time.Now()
 	for i := range restarts {
 		old := h.last
 		h.start()

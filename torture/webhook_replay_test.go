@@ -124,7 +124,7 @@ func TestKilledWhileAsking(t *testing.T) {
 			}
 			rounds := 0
 			for i, o := range orgs {
-				if !o.sync {
+				if !o.sync || !long && rounds == 3 { // each second one waits for a claim to end
 					continue
 				}
 				o.put(a.sidecar)
@@ -159,7 +159,7 @@ func TestKilledWhileAsking(t *testing.T) {
 				}
 				rounds++
 			}
-			if limit := store.ClaimLease + 3*time.Second; slowest > limit {
+			if limit := store.ClaimLease + 3*time.Second; long && slowest > limit {
 				t.Errorf("a second try took %s", slowest)
 			}
 			row(t, "kill -9 while the app is asked: the second try is answered, a third is not; "+engine, "%d times, the second try took %s at most", rounds, slowest.Round(time.Millisecond))

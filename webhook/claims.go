@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ func newClaims(m Memory, log zerolog.Logger) *claims {
 }
 
 // take claims the key of a message. While another one of the same key is being answered it waits for what becomes of that: if its sidecar
-// dies, or the app does not answer it, this one is welcome. Nil: it was answered before.
+// dies, or the app does not answer it, this one is welcome. Nil: it was answered before; an error: that could not be found out.
 func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim, error) {
 	mine := &claim{key: key, until: until}
 	for {
@@ -62,7 +63,7 @@ func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim,
 			case <-over:
 				continue
 			case <-ctx.Done():
-				return nil, nil
+				return nil, fmt.Errorf("waiting for what becomes of the same message: %w", ctx.Err())
 			}
 		}
 		found, err := s.memory.ClaimSeen(ctx, key)
@@ -76,7 +77,7 @@ func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim,
 		select {
 		case <-time.After(look):
 		case <-ctx.Done():
-			return nil, nil
+			return nil, fmt.Errorf("waiting for what becomes of the same message: %w", ctx.Err())
 		}
 	}
 }
@@ -118,15 +119,13 @@ func (s *claims) confirm(c *claim) (duplicate bool) {
 		s.owing[c.key] = c
 		s.mu.Unlock()
 	}
-	c.confirmed = true
+	c.confirmed = !duplicate // else what the store has is not this one's to give up
 	s.end(c)
 	return duplicate
 }
 
 // give gives a claim up: the message was not answered, and is welcome again.
 func (s *claims) give(c *claim) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
 	s.mu.Lock()
 	delete(s.owing, c.key)
 	s.mu.Unlock()
@@ -134,10 +133,16 @@ func (s *claims) give(c *claim) {
 	if c.confirmed {
 		until = c.until
 	}
-	if err := s.memory.Unclaim(ctx, c.key, until); err != nil {
+	s.forget(c.key, until)
+	s.end(c)
+}
+
+func (s *claims) forget(key string, until time.Time) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	if err := s.memory.Unclaim(ctx, key, until); err != nil {
 		s.log.Warn().Err(err).Msg("forgetting a webhook that was not answered")
 	}
-	s.end(c)
 }
 
 // keep renews what is held, and tells the store what it missed, until ctx ends.
@@ -185,15 +190,19 @@ func (s *claims) pay(ctx context.Context) {
 	s.mu.Unlock()
 	for _, c := range owing {
 		bounded, cancel := context.WithTimeout(ctx, confirmWait)
-		_, err := s.memory.ConfirmSeen(bounded, c.key, c.until)
+		others, err := s.memory.ConfirmSeen(bounded, c.key, c.until)
 		cancel()
 		if err != nil {
 			return
 		}
 		s.mu.Lock()
-		if s.owing[c.key] == c {
+		given := s.owing[c.key] != c
+		if !given {
 			delete(s.owing, c.key)
 		}
 		s.mu.Unlock()
+		if given && !others { // its answer was cut meanwhile
+			s.forget(c.key, c.until)
+		}
 	}
 }

@@ -149,12 +149,16 @@ func TestAnswerIsRememberedAtTheEnd(t *testing.T) {
 
 type forgetful struct {
 	*store.DB
-	down bool
+	down   bool
+	before func() // it is told
 }
 
 func (f *forgetful) ConfirmSeen(ctx context.Context, key string, until time.Time) (bool, error) {
 	if f.down {
 		return false, store.ErrUnavailable
+	}
+	if f.before != nil {
+		f.before()
 	}
 	return f.DB.ConfirmSeen(ctx, key, until)
 }
@@ -207,5 +211,57 @@ func TestAudioIsRememberedBeforeItsEnd(t *testing.T) {
 			}
 			w.refuses(w.post("/webhooks/vapi/acme", body, acmeSecret), 409, "replayed")
 		})
+	}
+}
+
+// Audio that another sidecar has answered meanwhile is cut, and what that one has written down stays.
+func TestAudioThatAnotherAnswered(t *testing.T) {
+	url := stores["sqlite"](t)
+	db := openStore(t, url)
+	w := newWorld(t, func(o *Options) { o.Memory = db })
+	until := time.Now().Add(time.Minute).Truncate(time.Microsecond) // of a signature's time: the same in every sidecar
+	mine, err := w.s.claims.take(t.Context(), "key", until)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if twice, err := openStore(t, url).ConfirmSeen(t.Context(), "key", until); twice || err != nil {
+		t.Fatal(twice, err)
+	}
+	if !w.s.claims.confirm(mine) {
+		t.Fatal("it was not known as one that was answered")
+	}
+	w.s.claims.give(mine) // as the end of a cut answer does
+	if found, err := db.ClaimSeen(t.Context(), "key"); found != store.Seen || err != nil {
+		t.Errorf("a copy would be answered again: %d %v", found, err)
+	}
+}
+
+// A message whose answer was cut while the store was being told of it is welcome again.
+func TestGivenUpWhileTheStoreIsTold(t *testing.T) {
+	db := openStore(t, stores["sqlite"](t))
+	m := &forgetful{DB: db, down: true}
+	c := newClaims(m, zerolog.Nop())
+	one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute))
+	if err != nil || c.confirm(one) {
+		t.Fatal(err)
+	}
+	m.down = false
+	m.before = func() { c.give(one) }
+	c.pay(t.Context())
+	if found, err := db.ClaimSeen(t.Context(), "key"); found != store.Fresh || err != nil {
+		t.Errorf("its next try would be a copy: %d %v", found, err)
+	}
+}
+
+// While the sidecar ends nobody can say what becomes of the first: its copy is not called one that was answered.
+func TestCopyAtTheEnd(t *testing.T) {
+	c := newClaims(openStore(t, stores["sqlite"](t)), zerolog.Nop())
+	if one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute)); one == nil || err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if two, err := c.take(ended, "key", time.Now().Add(time.Minute)); two != nil || err == nil {
+		t.Errorf("%v %v", two, err)
 	}
 }

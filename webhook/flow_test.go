@@ -194,6 +194,7 @@ func TestRefusalsAreAlike(t *testing.T) {
 	plain := func(s sent) string {
 		id := s.header.Get("Keyward-Request-Id")
 		s.header.Del("Keyward-Request-Id")
+		s.header.Del("Date")
 		return fmt.Sprint(s.status, s.header, strings.ReplaceAll(s.body, id, ""))
 	}
 	body := request("tool-calls", `,"call":{"orgId":"`+vapiOrg+`"}`)

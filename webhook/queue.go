@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -132,7 +133,7 @@ func (q *Queue) Run() {
 		if q.stopping() {
 			continue
 		}
-		err := q.lookAround()
+		err := q.guarded("looking for webhooks to deliver", q.lookAround)
 		switch {
 		case err == nil && down:
 			q.o.Log.Info().Msg("webhooks are delivered again")
@@ -206,7 +207,9 @@ func (q *Queue) begin(d *store.Delivery) {
 	q.mu.Unlock()
 	q.stats.UnderWay.Add(1)
 	q.owned.Go(func() {
-		retry := q.attempt(d)
+		var retry time.Duration
+		// What is not written down is delivered again when the lease has ended: at least once.
+		_ = q.guarded("an attempt", func() error { retry = q.attempt(d); return nil })
 		q.mu.Lock()
 		delete(q.underWay, d.ID)
 		if q.busy[d.Target]--; q.busy[d.Target] == 0 {
@@ -227,7 +230,7 @@ func (q *Queue) attempt(d *store.Delivery) (retry time.Duration) {
 	began := time.Now()
 	err := opened(q.o.Keys, d)
 	if err == nil {
-		err = q.deliver(q.cut, d)
+		err = q.guarded("delivering", func() error { return q.deliver(q.cut, d) })
 	}
 	var o store.Outcome
 	ev := q.o.Log.Info()
@@ -260,6 +263,21 @@ func (q *Queue) attempt(d *store.Delivery) (retry time.Duration) {
 		Int64("bytes", d.BodySize).Dur("took", time.Since(began)).Msg(what)
 	q.finish(d, o)
 	return retry
+}
+
+// guarded turns a panic into an error: nothing that the queue does may end the process, and its value, which may hold anything, is neither
+// printed nor stored.
+func (q *Queue) guarded(what string, do func() error) (err error) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		err = fmt.Errorf("%s panicked with a %T", what, v)
+		defer func() { _ = recover() }() // of the log itself
+		q.o.Log.Error().Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while delivering webhooks")
+	}()
+	return do()
 }
 
 // finish writes the outcome down. While the store cannot be reached it goes on trying, with the worker: what was delivered and is not known
@@ -304,7 +322,7 @@ func (q *Queue) heartbeat(ctx context.Context) {
 		if len(ids) == 0 {
 			continue
 		}
-		if err := q.o.Store.RenewLeases(ctx, q.owner, ids, q.o.Lease); err != nil && ctx.Err() == nil {
+		if err := q.guarded("renewing leases", func() error { return q.o.Store.RenewLeases(ctx, q.owner, ids, q.o.Lease) }); err != nil && ctx.Err() == nil {
 			q.o.Log.Warn().Err(err).Msg("the leases of webhooks under way could not be renewed")
 		}
 	}
@@ -317,7 +335,8 @@ func (q *Queue) sweep(ctx context.Context) {
 	resealed := false
 	for {
 		if !resealed {
-			n, err := Reseal(ctx, q.o.Store, q.o.Keys)
+			var n int
+			err := q.guarded("sealing stored webhooks", func() (err error) { n, err = Reseal(ctx, q.o.Store, q.o.Keys); return err })
 			if n > 0 {
 				q.o.Log.Info().Int("deliveries", n).Msg("sealed stored webhooks with the primary key")
 			}
@@ -325,7 +344,7 @@ func (q *Queue) sweep(ctx context.Context) {
 				q.o.Log.Warn().Err(err).Msg("stored webhooks could not be sealed anew; it is tried again")
 			}
 		}
-		if _, err := q.o.Store.Sweep(ctx, time.Now().Add(-q.o.Keep)); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) {
+		if err := q.guarded("deleting old webhooks", func() error { _, err := q.o.Store.Sweep(ctx, time.Now().Add(-q.o.Keep)); return err }); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) {
 			q.o.Log.Warn().Err(err).Msg("old webhooks could not be deleted")
 		}
 		select {

@@ -294,6 +294,7 @@ func TestVapiSharedSecret(t *testing.T) {
 		"twice":               verify("", "s3", "X-Vapi-Secret: s3", "x-vapi-secret: s3"),
 		"right and wrong":     verify("", "s3", "X-Vapi-Secret: s4", "X-Vapi-Secret: s3"),
 		"bearer without it":   verify(`{"type":"bearer"}`, "s3", "Authorization: s3"),
+		"bearer, other case":  verify(`{"type":"bearer"}`, "s3", "Authorization: bearer s3"),
 		"in the other header": verify(`{"type":"bearer"}`, "s3", "X-Vapi-Secret: s3"),
 	} {
 		if v.ok {

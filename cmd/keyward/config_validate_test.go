@@ -85,7 +85,6 @@ func TestBadFlagsAreNamedWithTheirFix(t *testing.T) {
 		{"--intercept-passthrough", "--intercept-passthrough: not available in this version"},
 		{"--isolate-upstreams", "--isolate-upstreams: not available in this version"},
 		{"--otlp-endpoint http://x", "--otlp-endpoint: not available in this version"},
-		{"--debug", "--debug: not available in this version"},
 		{"--webhook-target 127.0.0.1:3000", "--webhook-target: must be a URL"},
 		{"--webhook-target unix:app.sock:/x", "--webhook-target: must be unix:/SOCKET:/PATH"},
 		{"--webhook-target unix:/app.sock", "--webhook-target: must be unix:/SOCKET:/PATH"},
@@ -101,7 +100,7 @@ func TestGoodFlags(t *testing.T) {
 	for _, args := range []string{
 		"--listen [::1]:7450", "--listen localhost:0 --admin-listen localhost:0", "--listen 0.0.0.0:7450 --allow-remote", "--listen= --webhook-listen= --admin-listen=",
 		"--upstream API.vapi.ai=http://localhost:1", "--upstream oauth2.googleapis.com=http://[::1]:1/", "--max-stale 0s --drain-timeout 0s", "--socket= ",
-		"--store postgres://keyward@db/keyward", "--store postgresql:///keyward?host=/run/postgresql", "--key env:MY_KEY", "--intercept=false --debug=false",
+		"--store postgres://keyward@db/keyward", "--store postgresql:///keyward?host=/run/postgresql", "--key env:MY_KEY", "--intercept=false --debug=false", "--debug --cpuprofile /tmp/cpu.prof",
 		"--webhook-target unix:/run/app.sock:/hooks --public-url https://hooks.example/base --webhook-backoff 2s", "--socket-group 0", "--max-head 16384", "--max-body 1g",
 		"--min-drain 30s",
 	} {

@@ -25,6 +25,10 @@ func harden() (missing []string) {
 	return missing
 }
 
+// The main goroutine begins on the process's first thread. It stays there for startAnew: what a parent has asked of this process by
+// PR_SET_PDEATHSIG is that thread's, and exec from another thread would lose it.
+func init() { runtime.LockOSThread() }
+
 // startAnew has the garbage collector overwrite what it frees. Secrets that pass through libraries (a request body of the admin
 // API, a parsed token) leave copies that nobody can name; this way they last until the next collection and no longer. The runtime
 // reads the setting at its start only, so the program starts itself again, once, in the same process; it gives up gaining privileges on
@@ -33,6 +37,7 @@ func startAnew() error {
 	const setting = "clobberfree=1"
 	old := os.Getenv("GODEBUG")
 	if strings.Contains(old, "clobberfree=") {
+		runtime.UnlockOSThread()
 		return nil
 	}
 	self, err := os.Executable()
@@ -46,7 +51,6 @@ func startAnew() error {
 		return err
 	}
 	// A thread's own setting, which the one thread that is left after exec, and all that it makes, inherit.
-	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}

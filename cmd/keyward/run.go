@@ -51,6 +51,7 @@ type sidecarProcess struct {
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
 	callerTCP  string                  // where callers connect over TCP, as bound
+	adminTCP   string                  // the same of the admin API
 	adminCalls atomic.Int64
 	owned      sync.WaitGroup
 	failed     chan error // a listener that ended by itself
@@ -68,6 +69,11 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	}
 	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
+	stopProfile, err := startProfile(c)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
@@ -304,7 +310,8 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Assistants: s.assistants, Webhooks: s.webhookAPI,
+		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier,
+		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
@@ -315,6 +322,14 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.stops = append(s.stops, s.stopAdmin)
+	var tcp net.Listener
+	if s.c.AdminListen != "" { // bound before the socket is served, which tells browsers to come back there
+		var err error
+		if tcp, err = s.listenTCP("admin-listen", s.c.AdminListen); err != nil {
+			return err
+		}
+		s.adminTCP = tcp.Addr().String()
+	}
 	if s.c.AdminSocket != "" {
 		l, err := s.listenUnix("admin", s.c.AdminSocket, 0o600, -1)
 		if err != nil {
@@ -322,12 +337,8 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		}
 		s.serveAdmin(l, "admin unix:"+s.c.AdminSocket)
 	}
-	if s.c.AdminListen != "" {
-		l, err := s.listenTCP("admin-listen", s.c.AdminListen)
-		if err != nil {
-			return err
-		}
-		s.serveAdmin(admin.Limited(l), "admin "+l.Addr().String())
+	if tcp != nil {
+		s.serveAdmin(admin.Limited(tcp), "admin "+s.adminTCP)
 	}
 	return nil
 }
@@ -366,10 +377,20 @@ func (s *sidecarProcess) checkFeed(context.Context) error {
 }
 
 // stats are the running numbers of /api/stats.
+// feedStats are how fresh what the sidecar knows of others' changes is; age_ms is null while the feed is down.
+func (s *sidecarProcess) feedStats() map[string]any {
+	f := map[string]any{"live": s.db.FeedLive(), "age_ms": nil}
+	if age, ok := s.db.FeedAge(); ok {
+		f["age_ms"] = age.Milliseconds()
+	}
+	return f
+}
+
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
 	return map[string]any{
 		"cache": s.cache.Stats(),
+		"feed":  s.feedStats(),
 		"usage": s.usage.Stats(),
 		"proxy": map[string]int64{
 			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),

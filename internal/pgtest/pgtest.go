@@ -71,6 +71,17 @@ func skip(t testing.TB) {
 	}
 }
 
+// Launch makes a cluster and starts it, for who is not a test: the benchmarks. Close ends it.
+func Launch() (*Server, error) { return newServer() }
+
+// Close stops the server and removes everything.
+func (s *Server) Close() { s.remove() }
+
+// Create returns the URL of a new, empty database of the cluster.
+func (s *Server) Create(name string) (string, error) {
+	return s.URL(name), s.exec("CREATE DATABASE " + name)
+}
+
 // URL is that of a database of the cluster.
 func (s *Server) URL(database string) string {
 	q := url.Values{"host": {s.dir}, "user": {user}}

@@ -42,7 +42,18 @@ CREATE INDEX webhook_deliveries_done ON webhook_deliveries (updated_at) WHERE st
 CREATE INDEX webhook_deliveries_by_org ON webhook_deliveries (org_id, seq);
 CREATE INDEX webhook_deliveries_dead ON webhook_deliveries (seq) WHERE state = 'dead';
 
+-- A sidecar of an older version, which shares the file while one hands over to the next, cannot open them and would deliver them as they
+-- are: it leases none. Who can, says so in its name.
+-- +goose StatementBegin
+CREATE TRIGGER webhook_deliveries_keep_sealed BEFORE UPDATE OF lease_owner ON webhook_deliveries
+    WHEN NEW.key_id <> '' AND NEW.lease_owner <> '' AND NEW.lease_owner NOT LIKE 'opener %'
+BEGIN
+    SELECT RAISE(IGNORE); -- the row is left out
+END;
+-- +goose StatementEnd
+
 -- +goose Down
+DROP TRIGGER webhook_deliveries_keep_sealed;
 DELETE FROM webhook_deliveries WHERE key_id <> ''; -- nobody could tell any more that they are sealed, and apps would get what they cannot read
 ALTER TABLE webhook_deliveries DROP COLUMN body_size;
 ALTER TABLE webhook_deliveries DROP COLUMN key_id;
