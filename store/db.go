@@ -109,7 +109,7 @@ func (d *DB) Ping(ctx context.Context) error {
 	if d.lite != nil {
 		query = "SELECT count(*) FROM sqlite_schema" // reads the file
 	}
-	return d.read(ctx, readTimeout, func(ctx context.Context) error {
+	return d.read(forNone(ctx), readTimeout, func(ctx context.Context) error {
 		var n int64
 		return d.r.QueryRowContext(ctx, query).Scan(&n)
 	})
@@ -146,9 +146,9 @@ func (h *hot) close() {
 	}
 }
 
-// read runs queries that may run again.
+// read runs queries that may run again. They see the rows of the org that ctx is for, or everybody's.
 func (d *DB) read(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
-	bounded, cancel := context.WithTimeout(ctx, limit)
+	bounded, cancel := context.WithTimeout(forEvery(ctx), limit)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err := ask(bounded)
@@ -225,7 +225,7 @@ func (d *DB) writeRelaxed(ctx context.Context, change func(*tx) error) error {
 }
 
 func (d *DB) writeAs(ctx context.Context, relaxed bool, change func(*tx) error) error {
-	bounded, cancel := context.WithTimeout(ctx, writeTimeout)
+	bounded, cancel := context.WithTimeout(forEvery(ctx), writeTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		begun, err := d.writeOnce(bounded, relaxed, change)

@@ -52,6 +52,7 @@ func (d *DB) openPostgres(url string) error {
 		config.RuntimeParams["application_name"] = "keyward"
 	}
 	d.engine, d.pg = "postgres", &pg{config: config}
+	d.credential.query, d.assistant.query = pgCredential, pgAssistant
 	d.pg.gate = &gate{connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds}
 	d.w = sql.OpenDB(d.pg.gate)
 	d.w.SetMaxOpenConns(conns)
@@ -113,7 +114,7 @@ func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 	g.mu.Unlock()
 
 	begun := time.Now()
-	c, err := g.connector.Connect(ctx)
+	c, err := g.connect(ctx)
 	if err != nil && (ctx.Err() == nil || time.Since(begun) > readTimeout/2) { // a caller in a hurry proves nothing
 		g.mu.Lock()
 		g.failure, g.failed = err, time.Now()
@@ -122,11 +123,19 @@ func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 	return c, err
 }
 
+func (g *gate) connect(ctx context.Context) (driver.Conn, error) {
+	c, err := g.connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &tenantConn{Conn: c.(*stdlib.Conn)}, nil
+}
+
 // tryAgain makes one attempt for whoever comes next.
 func (g *gate) tryAgain() {
 	ctx, cancel := context.WithTimeout(g.closing, g.timeout)
 	defer cancel()
-	c, err := g.connector.Connect(ctx)
+	c, err := g.connect(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.spare != nil {

@@ -135,6 +135,9 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkRole(ctx); err != nil {
+		return err
+	}
 	s.usage = store.NewUsage(db)
 	s.owned.Go(s.usage.Run)
 	s.stops = append(s.stops, s.usage.Stop)
@@ -180,6 +183,22 @@ func (s *sidecarProcess) migrate(ctx context.Context, c *Config) error {
 	if n > 0 {
 		s.log.Info().Int("steps", n).Msg("brought the store's schema up to date")
 	}
+	return nil
+}
+
+// checkRole refuses a role that row-level security does not hold for, where the store has roles of its own: keyward_app exists, or
+// --migrate-url names another. Where one role does everything, which is the short way to a store for one sidecar, that is said and no more.
+func (s *sidecarProcess) checkRole(ctx context.Context) error {
+	apart, err := s.db.CheckRole(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, store.ErrRole):
+		return fmt.Errorf("checking the store's role: %w", err)
+	case apart || s.c.MigrateURL != "":
+		return err
+	}
+	s.log.Warn().Err(err).Msg("one role does everything in the store, so that only the program keeps the orgs apart; docs/reference/store.md has the SQL for two")
 	return nil
 }
 
@@ -363,10 +382,20 @@ func (s *sidecarProcess) checkFeed(context.Context) error {
 }
 
 // stats are the running numbers of /api/stats.
+// feedStats are how fresh what the sidecar knows of others' changes is; age_ms is null while the feed is down.
+func (s *sidecarProcess) feedStats() map[string]any {
+	f := map[string]any{"live": s.db.FeedLive(), "age_ms": nil}
+	if age, ok := s.db.FeedAge(); ok {
+		f["age_ms"] = age.Milliseconds()
+	}
+	return f
+}
+
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
 	all := map[string]any{
 		"cache": s.cache.Stats(),
+		"feed":  s.feedStats(),
 		"usage": s.usage.Stats(),
 		"proxy": map[string]int64{
 			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),
