@@ -25,11 +25,12 @@ import (
 
 // Options are what a Proxy needs. Zero durations and sizes mean the defaults of the command line.
 type Options struct {
-	Store store.Reader  // a cache in front of the store
-	Keys  *seal.Keyring // opens what the store holds
-	Rules *caller.Rules // of the configuration's callers: section
-	Log   zerolog.Logger
-	Usage *store.Usage // is told which tokens and assistants are used; nil: nobody is
+	Store    store.Reader  // a cache in front of the store
+	Keys     *seal.Keyring // opens what the store holds
+	Rules    *caller.Rules // of the configuration's callers: section
+	Log      zerolog.Logger
+	Requests *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
+	Usage    *store.Usage    // is told which tokens and assistants are used; nil: nobody is
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
@@ -55,12 +56,13 @@ type Limits struct {
 
 // A Proxy serves callers. It is made by New, given listeners by Serve and ended by Shutdown and Close.
 type Proxy struct {
-	store  store.Reader
-	keys   *seal.Keyring
-	rules  atomic.Pointer[caller.Rules]
-	tokens tokenRules
-	usage  *store.Usage
-	log    zerolog.Logger
+	store    store.Reader
+	keys     *seal.Keyring
+	rules    atomic.Pointer[caller.Rules]
+	tokens   tokenRules
+	usage    *store.Usage
+	log      zerolog.Logger
+	requests *zerolog.Logger
 
 	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
 	names    map[string]*provider.Provider        // :: path segment or host label → provider
@@ -117,6 +119,9 @@ func New(o Options) (*Proxy, error) {
 		p.names[v.Name] = v
 		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
 		p.tokens.known = append(p.tokens.known, v.Name)
+	}
+	if p.requests = o.Requests; p.requests == nil {
+		p.requests = &p.log
 	}
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
