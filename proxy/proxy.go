@@ -413,7 +413,7 @@ func (p *Proxy) decide(c *call) *refusal {
 	case c.upgrade && p.draining.Load():
 		return refuseDraining // a tunnel would last longer than we do
 	}
-	return p.look(c)
+	return p.look(c, c.start)
 }
 
 // version tells HTTP/1.0 from HTTP/1.1; nothing else is spoken here.
