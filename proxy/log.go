@@ -7,9 +7,9 @@ import (
 // logDecision writes the one line that says what was asked, by whom, for whom, and what became of it. It never holds a header's value,
 // a query or a body: only what Keyward itself decided on, and the path.
 func (p *Proxy) logDecision(c *call) {
-	e := p.log.Info()
+	e := p.requests.Info()
 	if c.status >= 500 {
-		e = p.log.Warn()
+		e = p.requests.Warn()
 	}
 	if e == nil {
 		return

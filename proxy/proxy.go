@@ -24,11 +24,12 @@ import (
 
 // Options are what a Proxy needs. Zero durations and sizes mean the defaults of the command line.
 type Options struct {
-	Store store.Reader  // a cache in front of the store
-	Keys  *seal.Keyring // opens what the store holds
-	Rules *caller.Rules // of the configuration's callers: section
-	Log   zerolog.Logger
-	Usage *store.Usage // is told which tokens and assistants are used; nil: nobody is
+	Store    store.Reader  // a cache in front of the store
+	Keys     *seal.Keyring // opens what the store holds
+	Rules    *caller.Rules // of the configuration's callers: section
+	Log      zerolog.Logger
+	Requests *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
+	Usage    *store.Usage    // is told which tokens and assistants are used; nil: nobody is
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
@@ -54,12 +55,13 @@ type Limits struct {
 
 // A Proxy serves callers. It is made by New, given listeners by Serve and ended by Shutdown and Close.
 type Proxy struct {
-	store  store.Reader
-	keys   *seal.Keyring
-	rules  atomic.Pointer[caller.Rules]
-	tokens tokenRules
-	usage  *store.Usage
-	log    zerolog.Logger
+	store    store.Reader
+	keys     *seal.Keyring
+	rules    atomic.Pointer[caller.Rules]
+	tokens   tokenRules
+	usage    *store.Usage
+	log      zerolog.Logger
+	requests *zerolog.Logger
 
 	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
 	names    map[string]*provider.Provider        // :: path segment or host label → provider
@@ -116,6 +118,9 @@ func New(o Options) (*Proxy, error) {
 		p.names[v.Name] = v
 		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
 		p.tokens.known = append(p.tokens.known, v.Name)
+	}
+	if p.requests = o.Requests; p.requests == nil {
+		p.requests = &p.log
 	}
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -407,7 +412,7 @@ func (p *Proxy) decide(c *call) *refusal {
 	case c.upgrade && p.draining.Load():
 		return refuseDraining // a tunnel would last longer than we do
 	}
-	return p.look(c)
+	return p.look(c, c.start)
 }
 
 // version tells HTTP/1.0 from HTTP/1.1; nothing else is spoken here.

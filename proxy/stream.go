@@ -181,7 +181,7 @@ func (a *answer) next(most int) ([]byte, error) {
 		}
 		most = int(min(int64(most), a.chunk))
 	}
-	if err := a.c.awaitByte(u, a.c.p.idle()); err != nil {
+	if err := a.c.awaitByte(u, time.Now(), a.c.p.idle()); err != nil {
 		if err == io.EOF && a.left == -2 && !u.guard.cut() {
 			a.complete, a.keep = true, false
 			return nil, io.EOF
@@ -244,7 +244,7 @@ func (a *answer) nextChunk() error {
 
 // await waits for the next byte, and allows the idle time for the rest of its line.
 func (a *answer) await() error {
-	if err := a.c.awaitByte(a.c.up, a.c.p.idle()); err != nil {
+	if err := a.c.awaitByte(a.c.up, time.Now(), a.c.p.idle()); err != nil {
 		if err == io.EOF {
 			err = errCut
 		}

@@ -52,6 +52,8 @@ type upstreamConn struct {
 	to       *upstream
 	since    time.Time // when it became idle
 	reused   bool
+	more     bool      // the last read filled its buffer: see Read
+	renewed  time.Time // when the write deadline was last moved
 	one      [1]byte
 }
 
@@ -212,9 +214,17 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 		c.Conn = t
 	}
 	c.guard.wrote = false
-	c.br = bufio.NewReaderSize(c.Conn, readBuffer)
+	c.br = bufio.NewReaderSize(c, readBuffer)
 	made = true
 	return c, nil
+}
+
+// writesUntil renews the write deadline, at most once a second.
+func (c *upstreamConn) writesUntil(now time.Time, idle time.Duration) {
+	if now.Sub(c.renewed) >= time.Second {
+		c.renewed = now
+		_ = c.SetWriteDeadline(now.Add(idle))
+	}
 }
 
 // Close closes without a TLS farewell: it could block, and the connection is done with.

@@ -28,9 +28,10 @@ import (
 // A sidecarProcess is everything that runs between the start and the end of serve. Its parts are closed in the reverse order of their
 // making.
 type sidecarProcess struct {
-	c       *Config
-	log     zerolog.Logger
-	started time.Time
+	c        *Config
+	log      zerolog.Logger
+	requests zerolog.Logger // takes the line of each request
+	started  time.Time
 
 	keys   *seal.Keyring
 	source *keyWatch
@@ -70,11 +71,9 @@ type sidecarProcess struct {
 // Run is the sidecar: it opens the store, listens, serves until ctx ends, drains, and returns. Ready, if not nil, is called once
 // callers are served.
 func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) error) (err error) {
-	log, err := newLogger(c, std)
-	if err != nil {
-		return err
-	}
-	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
+	log, requests, flush := newLogger(c, std)
+	defer flush()
+	s := &sidecarProcess{c: c, log: log, requests: requests, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
 	stopProfile, err := startProfile(c)
 	if err != nil {
@@ -249,7 +248,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
 	})
 	if err != nil {
