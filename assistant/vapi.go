@@ -311,4 +311,4 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // jitter is d, give or take a quarter.
-func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) }
+func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) } //nolint:gosec // jitter is no secret
