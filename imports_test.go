@@ -32,6 +32,9 @@ var mayImport = map[string][]string{
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
 
+	// A client of the admin API, which it is handed as an http.Handler.
+	"console": {},
+
 	// The only package that knows an exporter.
 	"telemetry": {},
 
@@ -43,7 +46,7 @@ var mayImport = map[string][]string{
 
 	"cmd/keyward": {
 		"seal", "provider", "migrations", "caller", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
-		"telemetry",
+		"console", "telemetry",
 	},
 
 	// These tests.
@@ -61,6 +64,7 @@ var testsMayImport = map[string][]string{
 	"webhook":    {"standin", "cache"},
 	"assistant":  {"standin", "cache"},
 	"admin":      {"standin", "cache"},
+	"console":    {"admin", "credential", "seal", "store"},
 }
 
 // oneHome are libraries that belong to one place: whoever else needs one of them, needs that place.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/cache"
+	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/proxy"
 	"github.com/keyward/keyward/seal"
@@ -262,7 +263,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	})
 }
 
-// startAdmin serves the admin API on its socket and on TCP.
+// startAdmin serves the admin API on its socket and on TCP, and there the console too.
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
@@ -275,6 +276,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 			{Name: "keys", Run: func(context.Context) error { return nil }},
 		},
 	})
+	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Stop: s.draining}))
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.stops = append(s.stops, s.stopAdmin)

@@ -1,0 +1,62 @@
+package console
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+)
+
+// A loginPage is the form for the admin token.
+type loginPage struct {
+	To  string
+	Bad string
+}
+
+func (c *Console) showLogin(v *visit) error {
+	to := v.r.URL.Query().Get("to")
+	if v.who != nil {
+		v.redirect(local(to), "")
+		return nil
+	}
+	p := loginPage{To: to}
+	if v.r.URL.Query().Has("kept") {
+		p.Bad = "The browser did not keep the session's cookie. Over plain http, browsers keep it from this machine only (127.0.0.1 or localhost): " +
+			"use an ssh tunnel, or put TLS in front."
+	}
+	return v.show(http.StatusOK, "login", page{Title: "Log in", Data: p})
+}
+
+// login trades an admin token for a session. The API decides whether it is right, and limits how often wrong ones are tried.
+func (c *Console) login(v *visit) error {
+	v.token = v.form.text("token")
+	old := cookieOf(v.r)
+	var who struct{ Name, Role, Org string }
+	err := v.get(&who, "/api/whoami")
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		p := loginPage{To: v.form.text("to"), Bad: r.Detail}
+		if r.Status == http.StatusUnauthorized {
+			p.Bad = "This admin token is unknown or revoked."
+		}
+		v.who = nil
+		return v.show(r.Status, "login", page{Title: "Log in", Data: p})
+	case err != nil:
+		return err
+	}
+	if old != "" {
+		c.sessions.end(old)
+	}
+	setCookie(v.w, c.sessions.add(v.token, &session{Name: who.Name, role: who.Role, org: who.Org}))
+	c.o.Log.Info().Str("by", who.Name).Str("from", v.r.RemoteAddr).Msg("somebody logged in to the console")
+	// Back to this page, which sees whether the browser kept the cookie.
+	http.Redirect(v.w, v.r, "/login?"+url.Values{"kept": {"1"}, "to": {local(v.form.text("to"))}}.Encode(), http.StatusSeeOther)
+	return nil
+}
+
+func (c *Console) logout(v *visit) error {
+	c.sessions.end(cookieOf(v.r))
+	setCookie(v.w, "")
+	v.redirect("/login", "bye")
+	return nil
+}
