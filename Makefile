@@ -46,6 +46,7 @@ test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors
 torture: ## runs what attacks the built program, in its long forms (more than an hour), and prints a table
 	@tools/testdeps.sh
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m ./torture
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m -run 'Storm|EnsureSurvivesKills' ./assistant ./cmd/keyward
 
 .PHONY: test-short
 test-short: ## runs the quick tests: SQLite only, no race detector, no SDKs

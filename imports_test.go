@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"telemetry": {},
 
 	"internal/pgtest": {},
+	"internal/canary": {"provider"},
 
 	// These talk to the built program over its sockets.
 	"bench":   {"standin"},
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are what the tests of any package may import besides.
-var forTests = []string{"internal/pgtest"}
+var forTests = []string{"internal/pgtest", "internal/canary"}
 
 // testsMayImport are what only the tests of a package may import: a path's tests need real stand-ins and a real cache in front of it.
 var testsMayImport = map[string][]string{

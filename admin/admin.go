@@ -48,6 +48,10 @@ type Options struct {
 	Traffic func() Traffic
 	// Verifier asks providers whether they honour a credential. Nil: nobody can.
 	Verifier *credential.Verifier
+	// Consents asks for orgs' consents. Nil: nobody can.
+	Consents *credential.Consents
+	// ConsentReturn is the page that browsers are sent to after a consent. Empty: they are told in words.
+	ConsentReturn string
 	// Assistants makes and removes Vapi assistants.
 	Assistants Assistants
 	// Webhooks is what the running sidecar says and does about webhooks.
@@ -104,6 +108,8 @@ func routes() []route {
 		{"PATCH", integration, (*API).patchIntegration},
 		{"DELETE", integration, (*API).deleteIntegration},
 		{"POST", integration + "/verify", (*API).verifyIntegration},
+		{"GET", integration + "/connect", (*API).connectIntegration},
+		{"GET", callbackPath, (*API).finishConsent},
 		{"PUT", integration + "/next", (*API).stageIntegration},
 		{"DELETE", integration + "/next", (*API).unstageIntegration},
 		{"POST", integration + "/next/promote", (*API).promoteIntegration},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/internal/canary"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -30,6 +32,7 @@ type server struct {
 	socket string
 	tcp    string
 	http   *http.Client
+	known  canary.Set // the secrets that were sent
 }
 
 // logBuffer is a log that can be read while it is written.
@@ -88,8 +91,38 @@ func newServer(t testing.TB, url string, change ...func(*Options)) *server {
 		}
 		return d.DialContext(ctx, "tcp", addr)
 	}}}
-	t.Cleanup(func() { s.http.CloseIdleConnections(); _ = srv.Close() })
+	t.Cleanup(func() { s.http.CloseIdleConnections(); _ = srv.Close(); s.leftNoSecret() })
 	return s
+}
+
+// leftNoSecret looks for every secret that was sent in the log and in the audit log.
+func (s *server) leftNoSecret() {
+	s.t.Helper()
+	if leak := s.known.LeakOrToken(s.log.String()); leak != "" {
+		s.t.Errorf("the log holds %s", leak)
+	}
+	events, err := s.db.Events(context.Background(), store.EventFilter{Limit: 1_000_000})
+	if err != nil {
+		return // the test has closed it, or taken it away
+	}
+	for _, e := range events {
+		if leak := s.known.LeakOrToken(fmt.Sprintf("%+v", e)); leak != "" {
+			s.t.Errorf("the audit log holds %s: %s by %q", leak, e.Action, e.Actor.Name)
+		}
+	}
+}
+
+// shows fails the test when an answer holds a secret. A new token is in one answer, and in no other.
+func (s *server) shows(method, path string, a answer) {
+	s.t.Helper()
+	text := fmt.Sprint(a.header, a.body)
+	leak := s.known.LeakOrToken(text)
+	if method == http.MethodPost && a.status == http.StatusCreated && (path == "/api/callers" || path == "/api/admin-tokens") {
+		leak = s.known.Leak(text)
+	}
+	if leak != "" {
+		s.t.Errorf("the answer to %s %s holds %s", method, path, leak)
+	}
 }
 
 // An answer is what came back.
@@ -129,6 +162,7 @@ func (s *server) askAt(base, method, path, body string, headers ...string) answe
 		}
 		req.Header.Add(name, value)
 	}
+	s.known.Learn(body)
 	resp, err := s.http.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
@@ -139,6 +173,7 @@ func (s *server) askAt(base, method, path, body string, headers ...string) answe
 		s.t.Fatal(err)
 	}
 	a := answer{resp.StatusCode, resp.Header, string(b)}
+	s.shows(method, path, a)
 	c, err := theContract()
 	if err != nil {
 		s.t.Fatal(err)

@@ -231,6 +231,7 @@ var actions = map[string]string{
 	"PATCH /api/orgs/{org}/integrations/{provider}":             "credential.put",
 	"DELETE /api/orgs/{org}/integrations/{provider}":            "credential.delete",
 	"POST /api/orgs/{org}/integrations/{provider}/verify":       "credential.verify",
+	"GET /api/orgs/{org}/integrations/{provider}/connect":       "credential.consent",
 	"PUT /api/orgs/{org}/integrations/{provider}/next":          "credential.put",
 	"DELETE /api/orgs/{org}/integrations/{provider}/next":       "credential.put",
 	"POST /api/orgs/{org}/integrations/{provider}/next/promote": "credential.put",

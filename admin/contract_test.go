@@ -30,6 +30,7 @@ type contract struct {
 }
 
 var theContract = sync.OnceValues(func() (*contract, error) {
+	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.PlainBodyDecoder)
 	doc, err := openapi3.NewLoader().LoadFromData(document)
 	if err != nil {
 		return nil, err

@@ -64,8 +64,13 @@ func TestEnsure(t *testing.T) {
 	}
 
 	for _, e := range []answerable{
-		{424, "credential_missing", 0}, {422, "assistant_refused", 0}, {429, "rate_limited", 1500 * time.Millisecond},
-		{502, "upstream_unreachable", time.Second}, {504, "upstream_timeout", time.Second}, {503, "assistant_busy", time.Second}, {409, "conflict", 0},
+		{424, "credential_missing", 0},
+		{422, "assistant_refused", 0},
+		{429, "rate_limited", 1500 * time.Millisecond},
+		{502, "upstream_unreachable", time.Second},
+		{504, "upstream_timeout", time.Second},
+		{503, "assistant_busy", time.Second},
+		{409, "conflict", 0},
 	} {
 		fails = e
 		a := s.ask("POST", acmeInbound+"/ensure", "")

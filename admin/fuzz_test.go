@@ -28,7 +28,8 @@ type rawAPI struct {
 	api      *API
 	log      *logBuffer
 	contract *contract
-	good     int // how many were done
+	good     int      // how many were done
+	states   []string // of consents that were begun
 }
 
 func newRawAPI(t testing.TB, url string) *rawAPI {
@@ -43,7 +44,14 @@ func newRawAPI(t testing.TB, url string) *rawAPI {
 	if _, err := db.MigrateUp(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	r.api = New(Options{DB: db, Keeper: &credential.Keeper{DB: db, Keys: seal.Generate()}, Log: log, Version: "test"})
+	keeper := &credential.Keeper{DB: db, Keys: seal.Generate()}
+	r.api = New(Options{DB: db, Keeper: keeper, Log: log, Version: "test", Consents: credential.NewConsents(credential.ConsentOptions{
+		Keeper: keeper, Log: log, Redirect: func() string { return "http://127.0.0.1:7452" + callbackPath }, ClientID: "client", ClientSecret: []byte("secret"),
+		Ask: func(_ context.Context, q *provider.Question) (provider.Reply, error) {
+			q.Wipe()
+			return provider.Reply{Status: 200, Body: []byte(`{"access_token":"ya29.x","refresh_token":"1//x","token_type":"Bearer","expires_in":3599}`)}, nil
+		},
+	})})
 	if r.contract, err = theContract(); err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +80,15 @@ func (r *rawAPI) ask(method, target, body string, header ...string) (a answer) {
 	a = answer{w.Code, w.Result().Header, w.Body.String()}
 	if a.status < 400 {
 		r.good++
+		var begun startedConsent
+		if json.Unmarshal([]byte(a.body), &begun) == nil && begun.URL != "" {
+			page, err := url.Parse(begun.URL)
+			if err != nil {
+				r.t.Error(err)
+				return a
+			}
+			r.states = append(r.states, page.Query().Get("state"))
+		}
 	}
 	if a.status >= 500 && a.status != http.StatusNotImplemented {
 		r.t.Errorf("%s %s %q %.500q: %d %s\n%s", method, target, header, body, a.status, a.body, r.log)
@@ -124,8 +141,8 @@ func TestGeneratedRequestsEndInNo500(t *testing.T) {
 		"postgres": pgtest.New,
 	} {
 		t.Run(engine, func(t *testing.T) {
-			g := generator{rand.New(rand.NewPCG(1, 2)), samples(t)}
 			r := newRawAPI(t, url(t))
+			g := generator{rand.New(rand.NewPCG(1, 2)), samples(t), func() []string { return r.states }}
 			for range n {
 				method, target, body, header := g.request()
 				r.ask(method, target, body, header...)
@@ -143,8 +160,8 @@ func TestGeneratedRequestsEndInNo500(t *testing.T) {
 // A token that is bound to an org changes and sees nothing of another, whatever it asks for.
 func TestGeneratedRequestsOfAnOrgBoundTokenStayInside(t *testing.T) {
 	const mark = "MARKED"
-	g := generator{rand.New(rand.NewPCG(3, 4)), samples(t)}
 	r := newRawAPI(t, "sqlite:"+memoryDir(t)+"/keyward.db")
+	g := generator{rand.New(rand.NewPCG(3, 4)), samples(t), func() []string { return r.states }}
 	r.ask("PUT", "/api/orgs/globex/integrations/twilio", `{"credentials":{"account_sid":"AC0123456789abcdef0123456789abcdef","auth_token":"`+twilioToken+`","webhook_url":"https://`+mark+`.example/x"}}`)
 	r.ask("PUT", "/api/orgs/globex/agents/inbound", `{"name":"`+mark+`","config":{}}`)
 	r.ask("PUT", "/api/assistants/asst_1", `{"org":"globex","name":"`+mark+`"}`)
@@ -186,6 +203,7 @@ func TestGeneratedRequestsOfAnOrgBoundTokenStayInside(t *testing.T) {
 type generator struct {
 	*rand.Rand
 	samples map[string]map[string]any
+	states  func() []string // of consents that were begun
 }
 
 func pick[T any](g generator, from ...T) T { return from[g.IntN(len(from))] }
@@ -252,6 +270,15 @@ func (g generator) request() (method, target, body string, header []string) {
 	}
 	if g.once(20) {
 		header = append(header, "Accept: "+pick(g, "application/x-ndjson", "*/*", "\xff", "text/html;q=0"))
+	}
+	if r.path == callbackPath && len(g.states()) > 0 {
+		back := url.Values{"state": {pick(g, g.states()...)}, "code": {"4/x"}}
+		for _, name := range []string{"state", "code", "iss", "error", "scope"} {
+			if g.once(10) {
+				back.Set(name, pick(g, strange...))
+			}
+		}
+		target = callbackPath + "?" + back.Encode()
 	}
 	return method, target, body, header
 }

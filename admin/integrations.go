@@ -49,6 +49,9 @@ func (a *API) show(row *store.Credential) integration {
 	}
 	defer values.Wipe()
 	s.Fields = p.Masked(values)
+	if p.Consent != nil && values[p.Exchange.RefreshField].Text == "" {
+		s.Reconnect = connectPath(row.Ref) // the org has yet to consent
+	}
 	return s
 }
 

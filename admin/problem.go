@@ -64,6 +64,13 @@ var sentinels = []struct {
 	{store.ErrConflict, problemBusy},
 	{store.ErrUnavailable, &Problem{Status: http.StatusServiceUnavailable, Code: "store_unavailable", Detail: "the store cannot be reached; nothing was changed", retryAfter: 1}},
 	{credential.ErrUnknownProvider, &Problem{Status: http.StatusNotFound, Code: "unknown_provider", Detail: "there is no such provider: GET /api/providers lists them"}},
+	{credential.ErrState, problemConsentUnknown},
+	{credential.ErrDenied, problemConsentDenied},
+	{credential.ErrCode, problemConsentCode},
+	{credential.ErrGrant, problemConsentGrant},
+	{credential.ErrNoClient, problemNoClient},
+	{credential.ErrNoRedirect, problemNoRedirect},
+	{credential.ErrNoConsent, problemNoConsent},
 	{credential.ErrUnreadable, &Problem{Status: http.StatusFailedDependency, Code: "credential_unreadable", Detail: "the credential cannot be opened with the keys at hand; it can be replaced or deleted"}},
 }
 
@@ -79,6 +86,14 @@ func problemFor(err error) *Problem {
 	}
 	if p := told(err); p != nil {
 		return p
+	}
+	var silent *provider.NoAnswerError
+	if errors.As(err, &silent) {
+		return unanswered(silent)
+	}
+	var rejected *provider.RejectedError
+	if errors.As(err, &rejected) {
+		return rejectedClient(rejected)
 	}
 	var refused *credential.RefusedError
 	if errors.As(err, &refused) {

@@ -79,7 +79,7 @@ func (a *API) showVerification(s *integration, row *store.Credential) {
 	switch row.Verification {
 	case "":
 	case store.Reconnect:
-		s.Verification, s.Reconnect = ptr(store.Invalid), "/api/orgs/"+row.Org+"/integrations/"+row.Provider+"/connect"
+		s.Verification, s.Reconnect = ptr(store.Invalid), connectPath(row.Ref)
 	default:
 		s.Verification = ptr(row.Verification)
 	}
@@ -102,4 +102,9 @@ func rotationProblem(err error, ref store.Ref) error {
 		return &Problem{Status: http.StatusConflict, Code: "consent_needed", Detail: "this provider's credential is a consent: connect again instead"}
 	}
 	return noCredential(err, ref)
+}
+
+// connectPath is where to ask an org for its consent.
+func connectPath(ref store.Ref) string {
+	return "/api/orgs/" + ref.Org + "/integrations/" + ref.Provider + "/connect"
 }

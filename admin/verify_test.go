@@ -198,7 +198,7 @@ func TestRotationHasBothCredentialsForAWhile(t *testing.T) {
 	engines(t, func(t *testing.T, url string) {
 		_, verifies := newProviders(t, standin.Options{}, "acme")
 		s := newServer(t, url, verifies)
-		const other = "0123456789abcdef0123456789abcdef"
+		const other = "fedcba9876543210fedcba9876543210"
 		s.refuse(404, "not_found", "PUT", acmeTwilio+"/next", twilioBody(twilioSID, other))
 		s.must(201, "PUT", acmeTwilio, twilioBody(twilioSID, twilioToken))
 		s.refuse(404, "not_found", "POST", acmeTwilio+"/next/promote", "")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -101,7 +102,11 @@ func (w *world) weather() {
 
 // Two hundred who ask at once, through two sidecars that die on one store, of a Vapi that fails at random: one assistant, mapped right.
 func TestStormOnOneAssistant(t *testing.T) {
-	for round := range 3 {
+	rounds := 3
+	if os.Getenv("KEYWARD_TORTURE") != "" {
+		rounds = 50
+	}
+	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			w := newWorld(t, pgtest.New(t), "acme")
 			w.weather()

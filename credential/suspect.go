@@ -90,7 +90,7 @@ func (v *Verifier) lookInto(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ref := <-v.queue:
-			if !pause(ctx, rand.N(hesitation)) {
+			if !pause(ctx, rand.N(hesitation)) { //nolint:gosec // jitter is no secret
 				return
 			}
 			v.resolve(ctx, ref)
@@ -142,7 +142,7 @@ func (v *Verifier) patrol(ctx context.Context) {
 		tick = time.Minute
 	}
 	next := time.Now()
-	for pause(ctx, tick/2+rand.N(tick)) {
+	for pause(ctx, tick/2+rand.N(tick)) { //nolint:gosec // jitter is no secret
 		if err := v.o.Keeper.Retire(ctx, sidecar); err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) {
 			v.o.Log.Warn().Err(err).Msg("clearing away a former credential did not succeed")
 		}
@@ -162,7 +162,7 @@ func (v *Verifier) round(ctx context.Context) {
 		if !row.Active || !v.due(row, time.Now()) || unproven[row.Provider] >= patience {
 			return ctx.Err()
 		}
-		if !pause(ctx, gap/2+rand.N(gap)) {
+		if !pause(ctx, gap/2+rand.N(gap)) { //nolint:gosec // jitter is no secret
 			return ctx.Err()
 		}
 		now, _, err := v.o.Keeper.DB.Credential(ctx, row.Ref)

@@ -47,7 +47,7 @@ func (v *Verifier) Check(ctx context.Context, p *provider.Provider, values provi
 	defer cancel()
 	verdict, refresh := v.probe(ctx, p, func() (provider.Secret, error) { return provider.Open(values.Encode(nil)), nil })
 	if len(refresh) > 0 {
-		values[p.Exchange.RefreshField] = provider.Value{Text: string(refresh)}
+		values[p.Exchange.RefreshField] = provider.TextOf(refresh)
 		clear(refresh)
 	}
 	return verdict
@@ -173,6 +173,10 @@ func (v *Verifier) probe(ctx context.Context, p *provider.Provider, open func() 
 // trade trades a secret for a token, and uses it up.
 func (v *Verifier) trade(ctx context.Context, p *provider.Provider, s provider.Secret) (provider.Token, error) {
 	ex := p.Exchange
+	if len(s.Field(ex.RefreshField)) == 0 {
+		s.Wipe()
+		return provider.Token{}, &provider.IncompleteError{Field: ex.RefreshField}
+	}
 	form := ex.Form(make([]byte, 0, 3*s.Len()+512), s)
 	s.Wipe()
 	r, err := v.o.Ask(ctx, &provider.Question{

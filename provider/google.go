@@ -32,9 +32,9 @@ var GoogleCalendar = Provider{
 		},
 		{
 			Name: "refresh_token", Title: "Refresh token",
-			Help:    "What the org's consent yielded, with offline access. Google may replace it, and then Keyward keeps the new one.",
+			Help:    "What the org's consent yielded, with offline access. Left out, it is what connecting yields. Google may replace it, and then Keyward keeps the new one.",
 			Example: "1//0123456789abcdefghijklmnopqrstuvwxyz",
-			Secret:  true, Required: true, Pattern: visible, PatternHelp: visibleHelp,
+			Secret:  true, Pattern: visible, PatternHelp: visibleHelp,
 		},
 		{
 			Name: "calendar_id", Title: "Calendar id", Help: "The org's calendar: primary, or an e-mail address.", Example: "primary",

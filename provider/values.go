@@ -44,6 +44,9 @@ func (v Value) Equal(w Value) bool {
 	return v.Text == w.Text && slices.Equal(v.List, w.List) && bytes.Equal(v.Object, w.Object)
 }
 
+// TextOf is a text that is a copy of b.
+func TextOf(b []byte) Value { return textValue(bytes.Clone(b)) }
+
 // textValue is a text in memory of its own.
 func textValue(mem []byte) Value { return Value{Text: view(mem), mem: mem} }
 

@@ -192,6 +192,10 @@ func (x *exchanges) trade(row *store.Credential, prov *provider.Provider) (t pro
 	if err != nil {
 		return t, refuseUnreadable
 	}
+	if len(s.Field(ex.RefreshField)) == 0 { // the org has yet to give its consent
+		s.Wipe()
+		return t, refuseIncompleteField(ex.RefreshField)
+	}
 	ctx, cancel := context.WithTimeout(x.p.ctx, exchangeLimit)
 	defer cancel()
 	form := ex.Form(make([]byte, 0, 3*len(row.Sealed)+512), s) // percent-encoded it is at most three times as long

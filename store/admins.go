@@ -32,6 +32,7 @@ const (
 	selectAdmin = "SELECT " + adminColumns + " FROM admin_tokens WHERE token_hash = $1 AND revoked_at IS NULL"
 	listAdmins  = "SELECT " + adminColumns + " FROM admin_tokens WHERE id > $1 AND revoked_at IS NULL ORDER BY id LIMIT $2"
 	namedAdmin  = "SELECT " + adminColumns + " FROM admin_tokens WHERE revoked_at IS NULL AND (id = $1 OR name = $1) ORDER BY (id = $1) DESC LIMIT 1"
+	adminByID   = "SELECT " + adminColumns + " FROM admin_tokens WHERE id = $1 AND revoked_at IS NULL"
 	insertAdmin = "INSERT INTO admin_tokens (" + adminColumns + ") VALUES ($1, $2, $3, $4, $5, $6, NULL) ON CONFLICT DO NOTHING"
 	revokeAdmin = "UPDATE admin_tokens SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL"
 	touchAdmin  = "UPDATE admin_tokens SET last_used_at = $1 WHERE id = $2 AND revoked_at IS NULL"
@@ -49,6 +50,15 @@ func (d *DB) AdminToken(ctx context.Context, hash [32]byte) (*AdminToken, error)
 		return nil, err
 	}
 	return t, nil
+}
+
+// AdminTokenByID is AdminToken by the token's id.
+func (d *DB) AdminTokenByID(ctx context.Context, id string) (t *AdminToken, err error) {
+	err = d.read(ctx, readTimeout, func(ctx context.Context) (err error) {
+		t, err = scanAdmin(d.r.QueryRowContext(ctx, adminByID, clean(id)))
+		return err
+	})
+	return t, err
 }
 
 func scanAdmin(row interface{ Scan(...any) error }) (*AdminToken, error) {

@@ -36,7 +36,7 @@ func TestClaimRemembersWhatWasBegun(t *testing.T) {
 	onBoth(t, func(t *testing.T, e engine) {
 		ctx := t.Context()
 		d := e.open(t)
-		dead, err := d.ClaimAssistant(ctx, "acme", Inbound, "dead", 50*time.Millisecond)
+		dead, err := d.ClaimAssistant(ctx, "acme", Inbound, "dead", time.Minute)
 		ok(t, err)
 		ok(t, d.UnsettleClaim(ctx, dead, 50*time.Millisecond))
 		time.Sleep(60 * time.Millisecond)

@@ -90,7 +90,10 @@ type result struct {
 // run runs a command as typed, without the program's name; --run-dir is added for those that need it.
 func (b *rig) run(stdin string, args ...string) result {
 	b.t.Helper()
-	return runCommand(stdin, append(args, "--run-dir", b.dir)...)
+	sent.Learn(stdin)
+	r := runCommand(stdin, append(args, "--run-dir", b.dir)...)
+	printsNoSecret(b.t, args, r.out+r.err)
+	return r
 }
 
 func runCommand(stdin string, args ...string) result {

@@ -61,6 +61,12 @@ type Config struct {
 
 	VerifyEvery time.Duration `flag:"verify-every" arg:"TIME" default:"24h" section:"Integrations" help:"how often the providers are asked whether they still honour the active credentials; 0s: never unasked, but when they refuse one"`
 
+	GoogleClientID         string     `flag:"google-client-id" arg:"ID" default:"" help:"OAuth client that orgs' consents are asked for with; empty: orgs bring their own"`
+	GoogleClientSecret     secretText `flag:"google-client-secret" arg:"SECRET" default:"" help:"its secret; never on the command line"`
+	GoogleClientSecretFile string     `flag:"google-client-secret-file" arg:"FILE" default:"" help:"file that holds it"`
+	GoogleRedirectURL      string     `flag:"google-redirect-url" arg:"URL" default:"" shown:"http://ADMIN_LISTEN/api/oauth/google/callback" help:"where Google sends browsers back to, as registered with the OAuth client; it must reach that path of the admin API"`
+	GoogleReturnURL        string     `flag:"google-return-url" arg:"URL" default:"" help:"page of the app that browsers are sent to when a consent is finished, with outcome, org and provider; empty: they are told in words"`
+
 	LogLevel     string        `flag:"log-level" arg:"LEVEL" default:"info" section:"Running" reload:"yes" help:"trace, debug, info, warn or error"`
 	LogFormat    string        `flag:"log-format" arg:"FORMAT" default:"" shown:"json; console on a terminal" help:"json or console"`
 	OTLPEndpoint string        `flag:"otlp-endpoint" arg:"URL" default:"" help:"traces and metrics over OTLP"`
@@ -135,6 +141,7 @@ func loadConfigFrom(args, environ []string, k Known) (*Config, error) {
 		c.fileSections = c.flags.file.fileSections
 	}
 	c.storage.readFiles(c.flags, &p)
+	c.flags.readTwin(&p, "google-client-secret", func(text string) { c.GoogleClientSecret = secretText(text) })
 	c.resolve()
 	c.validate(k, &p)
 	if err := p.err(); err != nil {
@@ -169,27 +176,29 @@ func (s *storage) resolve(f *flags) {
 	}
 }
 
-// readFiles reads the *-file twins. Of a flag and its twin the nearer source wins, as everywhere; both from the same is a mistake.
+// readFiles reads the *-file twins of what is a storage's.
 func (s *storage) readFiles(f *flags, p *problems) {
-	for _, t := range []struct {
-		name string
-		url  *secretURL
-	}{{"store", &s.Store}, {"migrate-url", &s.MigrateURL}} {
-		name, twin := t.name, t.name+"-file"
-		path := f.Lookup(twin).Value.String()
-		switch {
-		case path == "" || f.from[name].source > f.from[twin].source:
-		case f.from[name].source == f.from[twin].source:
-			p.addf("%s and %s: give one of them", f.at(name), f.at(twin))
-		default:
-			b, err := os.ReadFile(path)
-			if err != nil {
-				p.addf("%s: %s", f.at(twin), plainError(err))
-				continue
-			}
-			*t.url = secretURL(strings.TrimSpace(string(b)))
-			f.from[name] = origin{fromFile, f.at(twin)} // and so it may hold a password
+	f.readTwin(p, "store", func(text string) { s.Store = secretURL(text) })
+	f.readTwin(p, "migrate-url", func(text string) { s.MigrateURL = secretURL(text) })
+}
+
+// readTwin reads the file that a flag's *-file twin names. Of a flag and its twin the nearer source wins, as everywhere; both from the same
+// is a mistake.
+func (f *flags) readTwin(p *problems, name string, set func(text string)) {
+	twin := name + "-file"
+	path := f.Lookup(twin).Value.String()
+	switch {
+	case path == "" || f.from[name].source > f.from[twin].source:
+	case f.from[name].source == f.from[twin].source:
+		p.addf("%s and %s: give one of them", f.at(name), f.at(twin))
+	default:
+		b, err := os.ReadFile(path)
+		if err != nil {
+			p.addf("%s: %s", f.at(twin), plainError(err))
+			return
 		}
+		set(strings.TrimSpace(string(b)))
+		f.from[name] = origin{fromFile, f.at(twin)} // and so it may hold a password
 	}
 }
 

@@ -239,7 +239,8 @@ func (f *flags) strangers() []string {
 func (f *flags) set(flag *pflag.Flag, from origin, value string) error {
 	if err := f.Set(flag.Name, value); err != nil {
 		why := "must be " + wanted(flag)
-		if _, ok := flag.Value.(*secretURL); ok {
+		switch flag.Value.(type) {
+		case *secretURL, *secretText:
 			return fmt.Errorf("%s: %s", from.name, why)
 		}
 		return fmt.Errorf("%s %q: %s", from.name, value, why)

@@ -37,6 +37,7 @@ func (c *Config) validate(k Known, p *problems) {
 	c.checkUpstreams(k, p)
 	c.checkNumbers(p)
 	c.checkWebhooks(k, p)
+	c.checkGoogle(p)
 	if len(c.Callers) > 0 {
 		_, err := caller.Compile(c.Callers, k.Providers, nil)
 		var found problems
@@ -264,4 +265,29 @@ func checkTarget(s string) error {
 		return errors.New("the URL must not hold a user or password")
 	}
 	return nil
+}
+
+// checkGoogle checks what consents are asked for with. The secret is not quoted.
+func (c *Config) checkGoogle(p *problems) {
+	f := c.flags
+	secret := c.GoogleClientSecret != ""
+	switch at := f.at("google-client-secret"); {
+	case secret && f.from["google-client-secret"].source == fromCommandLine:
+		p.addf("%s: every user of this machine sees it on the command line; put it into KEYWARD_GOOGLE_CLIENT_SECRET, the file of --google-client-secret-file or the configuration file", at)
+	case secret && c.GoogleClientID == "":
+		p.addf("%s: is nothing without --google-client-id", at)
+	case !secret && c.GoogleClientID != "":
+		p.addf("%s: is nothing without its secret, by --google-client-secret-file", f.at("google-client-id"))
+	case strings.ContainsAny(c.GoogleClientSecret.Reveal(), " \t\r\n"):
+		p.addf("%s: has white space in it; copy it anew", at)
+	}
+	for _, one := range []struct{ name, url string }{{"google-redirect-url", c.GoogleRedirectURL}, {"google-return-url", c.GoogleReturnURL}} {
+		if one.url == "" {
+			continue
+		}
+		u, err := url.Parse(one.url)
+		if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
+			p.addf("%s %q: must be a URL as https://app.example/…, without user and fragment; plain http only to loopback", f.at(one.name), one.url)
+		}
+	}
 }

@@ -136,3 +136,29 @@ func (s secretURL) hasPassword() bool {
 	q := u.Query()
 	return q.Has("password") || q.Has("sslpassword")
 }
+
+// A secretText is a secret. It does not print.
+type secretText string
+
+// Reveal is the secret.
+func (s secretText) Reveal() string { return string(s) }
+
+func (s *secretText) Set(text string) error {
+	*s = secretText(text)
+	return nil
+}
+
+func (s *secretText) Type() string { return "string" }
+
+func (s secretText) String() string {
+	if s == "" {
+		return ""
+	}
+	return "(hidden)"
+}
+
+// Format keeps every verb of fmt, %#v included, to String.
+func (s secretText) Format(w fmt.State, _ rune) { fmt.Fprint(w, s.String()) }
+
+// MarshalText keeps JSON and YAML to String.
+func (s secretText) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/keyward/keyward/admin"
 	assistants "github.com/keyward/keyward/assistant"
@@ -14,6 +15,29 @@ import (
 // --verify-every. It asks through the proxy, and so nobody but the providers.
 func (s *sidecarProcess) makeVerifier() {
 	s.verifier = credential.NewVerifier(credential.VerifierOptions{Keeper: s.keeper, Ask: s.ask, Log: s.log, Every: s.c.VerifyEvery})
+}
+
+// makeConsents makes what asks orgs for their consents with Google. It trades codes through the proxy.
+func (s *sidecarProcess) makeConsents() *credential.Consents {
+	o := credential.ConsentOptions{
+		Keeper: s.keeper, Ask: s.ask, Log: s.log, Redirect: s.consentRedirect,
+		ClientID: s.c.GoogleClientID, ClientSecret: []byte(s.c.GoogleClientSecret.Reveal()),
+	}
+	if u := s.c.Upstreams[provider.GoogleCalendar.Consent.Host]; u != nil {
+		o.Base = u.String()
+	}
+	return credential.NewConsents(o)
+}
+
+// consentRedirect is where browsers come back to: as the operator says, else where the admin API listens.
+func (s *sidecarProcess) consentRedirect() string {
+	switch {
+	case s.c.GoogleRedirectURL != "":
+		return s.c.GoogleRedirectURL
+	case s.adminTCP == "", strings.HasPrefix(s.adminTCP, "0.0.0.0:"), strings.HasPrefix(s.adminTCP, "[::]:"):
+		return "" // no address that a browser could come back to
+	}
+	return "http://" + s.adminTCP + "/api/oauth/google/callback"
 }
 
 // ask asks a provider something on Keyward's own account.

@@ -2,18 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os/exec"
-	"path/filepath"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/standin"
 )
@@ -53,6 +52,7 @@ func sampleJSON(t *testing.T, label, name string) string {
 
 // admin asks the admin socket.
 func (s *served) admin(method, path, body string) (int, map[string]any) {
+	sent.Learn(body)
 	req, err := http.NewRequest(method, "http://keyward"+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Error(err)
@@ -64,6 +64,9 @@ func (s *served) admin(method, path, body string) (int, map[string]any) {
 	}
 	defer resp.Body.Close()
 	b, _ := io.ReadAll(resp.Body)
+	if leak := sent.Leak(string(b)); leak != "" {
+		s.t.Errorf("the answer to %s %s holds %s", method, path, leak)
+	}
 	var o map[string]any
 	_ = json.Unmarshal(b, &o) // 204 has none
 	return resp.StatusCode, o
@@ -168,13 +171,18 @@ func TestRotationWithoutAnOutage(t *testing.T) {
 // Two sidecars on one store, killed and started again, and a Vapi that fails at random: of two hundred who ask at once, each in the end has
 // the one assistant that there is.
 func TestEnsureSurvivesKills(t *testing.T) {
-	set, up := standins(t, standin.Options{Keep: -1}, "acme")
-	key := filepath.Join(shortDir(t), "keys.json")
-	if out, err := exec.Command("keyward", "keys", "generate", "--key", "file:"+key).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	rounds := 1
+	if os.Getenv("KEYWARD_TORTURE") != "" {
+		rounds = 20
 	}
-	t.Setenv("KEYWARD_STORE", pgtest.New(t))
-	args := append([]string{"--key", "file:" + key}, up...)
+	for round := range rounds {
+		t.Run(fmt.Sprint(round), testEnsureSurvivesKills)
+	}
+}
+
+func testEnsureSurvivesKills(t *testing.T) {
+	set, up := standins(t, standin.Options{Keep: -1}, "acme")
+	args := append([]string{"--key", sharedStore(t)}, up...)
 	dirs := []string{shortDir(t), shortDir(t)}
 	sidecars := []*served{serve(t, dirs[0], args...), serve(t, dirs[1], args...)}
 	s := sidecars[0]

@@ -51,6 +51,7 @@ type sidecarProcess struct {
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
 	callerTCP  string                  // where callers connect over TCP, as bound
+	adminTCP   string                  // the same of the admin API
 	adminCalls atomic.Int64
 	owned      sync.WaitGroup
 	failed     chan error // a listener that ended by itself
@@ -268,7 +269,8 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier, Assistants: s.assistants, Webhooks: s.webhookAPI,
+		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier,
+		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI,
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
@@ -280,6 +282,14 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.stops = append(s.stops, s.stopAdmin)
+	var tcp net.Listener
+	if s.c.AdminListen != "" { // bound before the socket is served, which tells browsers to come back there
+		var err error
+		if tcp, err = s.listenTCP("admin-listen", s.c.AdminListen); err != nil {
+			return err
+		}
+		s.adminTCP = tcp.Addr().String()
+	}
 	if s.c.AdminSocket != "" {
 		l, err := s.listenUnix("admin", s.c.AdminSocket, 0o600, -1)
 		if err != nil {
@@ -287,12 +297,8 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		}
 		s.serveAdmin(l, "admin unix:"+s.c.AdminSocket)
 	}
-	if s.c.AdminListen != "" {
-		l, err := s.listenTCP("admin-listen", s.c.AdminListen)
-		if err != nil {
-			return err
-		}
-		s.serveAdmin(admin.Limited(l), "admin "+l.Addr().String())
+	if tcp != nil {
+		s.serveAdmin(admin.Limited(tcp), "admin "+s.adminTCP)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/canary"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -67,22 +69,58 @@ func start(t *testing.T, dir string, args ...string) *served {
 	}
 	go func() { s.done <- s.cmd.Wait() }()
 	t.Cleanup(func() {
+		s.auditedNoSecret()
 		_ = s.cmd.Process.Kill()
 		select {
 		case <-s.done:
 		case <-time.After(10 * time.Second):
 			t.Error("the sidecar did not end")
 		}
+		if leak := sent.LeakOrToken(s.log.String()); leak != "" && !slices.Contains(args, "--dev") { // which prints a token of a first try
+			t.Errorf("the log holds %s", leak)
+		}
 	})
 	return s
+}
+
+// sent are the secrets that these tests send to whichever sidecar: none may come out of any.
+var sent canary.Set
+
+// auditedNoSecret looks for them in the audit log, if the sidecar is there to be asked.
+func (s *served) auditedNoSecret() {
+	c := s.client("admin.sock")
+	c.Timeout = 5 * time.Second
+	resp, err := c.Get("http://keyward/api/audit?tail=1000&format=jsonl")
+	if err != nil {
+		return
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, _ := io.ReadAll(resp.Body)
+	if leak := sent.LeakOrToken(string(b)); leak != "" {
+		s.t.Errorf("the audit log holds %s", leak)
+	}
+}
+
+// printsNoSecret fails the test when a command prints one. A new token is printed by what makes it.
+func printsNoSecret(t *testing.T, args []string, out string) {
+	t.Helper()
+	leak := sent.LeakOrToken(out)
+	if len(args) > 1 && args[1] == "add" {
+		leak = sent.Leak(out)
+	}
+	if leak != "" {
+		t.Errorf("keyward %.2q prints %s", args, leak)
+	}
 }
 
 // run is a management command on this sidecar.
 func (s *served) run(stdin string, args ...string) (out string, code int) {
 	s.t.Helper()
+	sent.Learn(stdin)
 	cmd := exec.Command("keyward", append(args, "--run-dir", s.dir)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	b, err := cmd.CombinedOutput()
+	printsNoSecret(s.t, args, string(b))
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
