@@ -65,7 +65,7 @@ var testsMayImport = map[string][]string{
 	"webhook":    {"standin", "cache"},
 	"assistant":  {"standin", "cache"},
 	"admin":      {"standin", "cache"},
-	"console":    {"admin", "credential", "seal", "store"},
+	"console":    {"admin", "caller", "credential", "seal", "store"},
 }
 
 // oneHome are libraries that belong to one place: whoever else needs one of them, needs that place.

@@ -40,6 +40,7 @@ type ask struct {
 	method, path string
 	body         []byte // JSON; overwritten when it is answered
 	ifMatch      string // a version
+	navigates    bool   // the browser goes where the answer leads
 }
 
 // do asks the API as the person who is logged in and reads the answer into out (nil: it is not read). A refusal is a *refusal.
@@ -94,6 +95,9 @@ func (v *visit) send(w http.ResponseWriter, a ask) error {
 	}
 	if a.ifMatch != "" {
 		req.Header.Set("If-Match", `"`+a.ifMatch+`"`)
+	}
+	if a.navigates {
+		req.Header.Set("Sec-Fetch-Mode", "navigate") // the console's browser itself, whatever it says of that
 	}
 	v.c.o.API.ServeHTTP(w, req)
 	return nil

@@ -135,7 +135,8 @@ func (c *Console) saveIntegration(v *visit) error {
 	return nil
 }
 
-// askAgain shows the form as it was sent, with what is wrong and without the secrets.
+// askAgain shows the form as it was sent, with what is wrong and without the secrets. A value that was refused is not repeated either: it
+// may be a secret in the wrong field.
 func (v *visit) askAgain(r *refusal) error {
 	p, err := v.integrationPage()
 	if err != nil {
@@ -154,7 +155,7 @@ func (v *visit) refill(inputs []input, r *refusal) {
 		for _, inner := range one.Inner {
 			one.Open = one.Open || inner.Value != "" || inner.Problem != ""
 		}
-		if !one.Secret && one.Type != "object" {
+		if !one.Secret && one.Type != "object" && one.Problem == "" {
 			one.Value = v.form.text(one.ID)
 		}
 	}
@@ -296,15 +297,19 @@ func (c *Console) testWebhook(v *visit) error {
 	return nil
 }
 
-// connect sends the person on to where the org's consent is given.
+// connect sends the person on to where the org's consent is given. The API binds the consent to this browser by a cookie.
 func (c *Console) connect(v *visit) error {
-	header, err := v.ask(ask{method: http.MethodGet, path: path("/api/orgs/", v.r.PathValue("org"), "/integrations/", v.r.PathValue("provider"), "/connect")}, nil)
+	at := path("/api/orgs/", v.r.PathValue("org"), "/integrations/", v.r.PathValue("provider"), "/connect")
+	header, err := v.ask(ask{method: http.MethodGet, path: at, navigates: true}, nil)
 	if err != nil {
 		return err
 	}
 	to := header.Get("Location")
-	if !strings.HasPrefix(to, "https://") {
+	if !strings.HasPrefix(to, "https://") && !strings.HasPrefix(to, "http://") {
 		return &refusal{Status: http.StatusServiceUnavailable, Detail: "the API named no place where the consent is given"}
+	}
+	for _, cookie := range header.Values("Set-Cookie") {
+		v.w.Header().Add("Set-Cookie", cookie)
 	}
 	http.Redirect(v.w, v.r, to, http.StatusSeeOther)
 	return nil

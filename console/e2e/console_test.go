@@ -188,7 +188,11 @@ func TestOperatorRedeliversADeadWebhook(t *testing.T) {
 	s.app.set(false)
 	b.do(chromedp.Click(chromedp.CSS("td.end button")))
 	b.sees("The delivery is due now.")
-	b.until("it was never delivered", func() bool { time.Sleep(100 * time.Millisecond); b.visit(b.at()); return strings.Contains(b.text(), "delivered") })
+	b.until("it was never delivered", func() bool {
+		time.Sleep(100 * time.Millisecond)
+		b.visit(b.at())
+		return strings.Contains(b.text(), "delivered")
+	})
 }
 
 func TestOperatorMakesAndRevokesTokens(t *testing.T) {
