@@ -26,6 +26,9 @@ type Options struct {
 	// API answers as the admin API does. It gets the browser's connection in the context, and the token in Authorization.
 	API http.Handler
 	Log zerolog.Logger
+	// Open is an admin token that lets in whoever comes without a session: for a first try with made-up credentials, on loopback. Nil or
+	// empty: nobody gets in without a token.
+	Open func() string
 	// Stop ends the live streams when it is closed, so that nobody waits for them. Nil: never.
 	Stop <-chan struct{}
 }

@@ -209,7 +209,5 @@ func (o *object) quote(s []byte) {
 	o.b = append(o.b, '"')
 }
 
-func (o *object) empty() bool { return len(o.b) == 1 }
-
 // end is the whole object.
 func (o *object) end() []byte { o.b = append(o.b, '}'); return o.b }

@@ -28,10 +28,8 @@ func (c *Console) showLogin(v *visit) error {
 
 // login trades an admin token for a session. The API decides whether it is right, and limits how often wrong ones are tried.
 func (c *Console) login(v *visit) error {
-	v.token = v.form.text("token")
 	old := cookieOf(v.r)
-	var who struct{ Name, Role, Org string }
-	err := v.get(&who, "/api/whoami")
+	err := v.enter(v.form.text("token"))
 	var r *refusal
 	switch {
 	case errors.As(err, &r):
@@ -47,10 +45,22 @@ func (c *Console) login(v *visit) error {
 	if old != "" {
 		c.sessions.end(old)
 	}
-	setCookie(v.w, c.sessions.add(v.token, &session{Name: who.Name, role: who.Role, org: who.Org}))
-	c.o.Log.Info().Str("by", who.Name).Str("from", v.r.RemoteAddr).Msg("somebody logged in to the console")
 	// Back to this page, which sees whether the browser kept the cookie.
 	http.Redirect(v.w, v.r, "/login?"+url.Values{"kept": {"1"}, "to": {local(v.form.text("to"))}}.Encode(), http.StatusSeeOther)
+	return nil
+}
+
+// enter makes a session for the token, if the API takes it.
+func (v *visit) enter(token string) error {
+	v.token = token
+	var who struct{ Name, Org string }
+	if err := v.get(&who, "/api/whoami"); err != nil {
+		return err
+	}
+	s := &session{Name: who.Name, org: who.Org}
+	setCookie(v.w, v.c.sessions.add(token, s))
+	v.who = s
+	v.c.o.Log.Info().Str("by", who.Name).Str("from", v.r.RemoteAddr).Msg("somebody logged in to the console")
 	return nil
 }
 

@@ -30,7 +30,6 @@ type session struct {
 	token []byte // sealed
 	csrf  string // what the session's forms bring along
 	Name  string
-	role  string
 	org   string
 	since time.Time
 	seen  time.Time

@@ -44,6 +44,10 @@ func (v *visit) answer(page func(*Console, *visit) error, loggedIn bool) (err er
 	case v.who == nil && v.r.URL.Path == "/logout":
 		v.redirect("/login", "bye")
 		return nil
+	case v.who == nil && v.r.Method == http.MethodGet && v.c.o.Open != nil && v.c.o.Open() != "":
+		if err := v.enter(v.c.o.Open()); err != nil {
+			return err
+		}
 	case v.who == nil:
 		return v.toLogin("")
 	case v.r.Method == http.MethodPost && !sameText(v.form.text("csrf"), v.who.csrf):

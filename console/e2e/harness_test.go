@@ -25,6 +25,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/keyward/keyward/standin"
 )
 
 // chromium is the browser's path, or "".
@@ -63,7 +65,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// A sidecar is the built program with --dev: the org demo, and stand-ins for all providers.
+// A sidecar is the built program with stand-ins in the providers' place and the org demo.
 type sidecar struct {
 	t        *testing.T
 	bin, run string
@@ -108,8 +110,18 @@ func startSidecar(t *testing.T) *sidecar {
 	t.Cleanup(target.Close)
 	admin, hooks := freePort(t), freePort(t)
 	s.url, s.hooks = "http://"+admin, "http://"+hooks
-	p := exec.Command(s.bin, "serve", "--dev", "--run-dir", s.run, "--listen=", "--admin-listen", admin, "--webhook-listen", hooks,
-		"--webhook-target", target.URL+"/hooks", "--webhook-attempts", "2", "--webhook-backoff", "50ms", "--log-level", "warn")
+	peers := standin.New(standin.Options{})
+	upstreams, err := peers.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = peers.Close() })
+	args := []string{}
+	for host, url := range upstreams {
+		args = append(args, "--upstream", host+"="+url)
+	}
+	p := exec.Command(s.bin, append([]string{"serve"}, append(args, "--data-dir", filepath.Join(dir, "data"), "--run-dir", s.run, "--listen=", "--admin-listen", admin, "--webhook-listen", hooks,
+		"--webhook-target", target.URL+"/hooks", "--webhook-attempts", "2", "--webhook-backoff", "50ms", "--log-level", "warn")...)...)
 	var out lockedBuffer
 	p.Stdout, p.Stderr = &out, &out
 	if err := p.Start(); err != nil {
@@ -123,11 +135,16 @@ func startSidecar(t *testing.T) *sidecar {
 		if err := p.Wait(); err != nil || time.Since(began) > 10*time.Second {
 			t.Errorf("keyward serve: %v after %s", err, time.Since(began))
 		}
-		if lines := strings.SplitAfter(out.String(), "it; nothing is kept."); t.Failed() {
-			t.Logf("keyward serve wrote:\n%s", lines[len(lines)-1])
+		if t.Failed() {
+			t.Logf("keyward serve wrote:\n%s", out.String())
 		}
 	})
 	s.keyward("", "wait", "--max", "30s")
+	for _, c := range standin.Sample("demo") {
+		peers.Expect(c)
+		s.keyward(string(c.JSON()), "credentials", "set", "--org", "demo", "--provider", c.Provider)
+	}
+	s.keyward("", "assistants", "set", "asst_demo", "--org", "demo", "--role", "inbound", "--name", "Front desk")
 	s.operator = s.token("ops", "--role", "operator")
 	return s
 }
