@@ -296,6 +296,9 @@ func TestForgedFormsAreRefused(t *testing.T) {
 	if a := p.do("POST", "/access/tokens", `{"name":"evil"}`, "Content-Type: text/plain"); a.status != 400 {
 		t.Errorf("no form: %d", a.status)
 	}
+	if a := s.person().do("POST", "/login", "token="+strings.Repeat("a", 64<<10)); a.status != 400 {
+		t.Errorf("a form of 64 KiB by nobody: %d", a.status)
+	}
 	if a := p.do("GET", "/access/tokens/ops/revoke", ""); a.status != 200 || !strings.Contains(a.body, "Revoke") {
 		t.Errorf("a GET: %d", a.status)
 	}

@@ -11,7 +11,11 @@ import (
 )
 
 // maxForm is the longest form: an agent's configuration is at most 256 KiB, each byte of which may be sent as three.
-const maxForm = 1 << 20
+// Who is not logged in sends a token and no more.
+const (
+	maxForm  = 1 << 20
+	maxLogin = 8 << 10
+)
 
 var errForm = errors.New("the form was not received whole, or is too large")
 
@@ -27,10 +31,10 @@ type pair struct {
 	value []byte
 }
 
-// readForm reads an application/x-www-form-urlencoded body.
-func readForm(r *http.Request) (*form, error) {
+// readForm reads an application/x-www-form-urlencoded body of at most longest bytes.
+func readForm(r *http.Request, longest int64) (*form, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" || r.ContentLength < 0 || r.ContentLength > maxForm {
+	if err != nil || kind != "application/x-www-form-urlencoded" || r.ContentLength < 0 || r.ContentLength > longest {
 		return nil, errForm
 	}
 	f := &form{body: make([]byte, r.ContentLength)}

@@ -31,7 +31,11 @@ func (c *Console) handle(page func(*Console, *visit) error, loggedIn bool) http.
 
 func (v *visit) answer(page func(*Console, *visit) error, loggedIn bool) (err error) {
 	if v.r.Method == http.MethodPost {
-		if v.form, err = readForm(v.r); err != nil {
+		longest := int64(maxForm)
+		if v.who == nil {
+			longest = maxLogin
+		}
+		if v.form, err = readForm(v.r, longest); err != nil {
 			return &refusal{Status: http.StatusBadRequest, Detail: err.Error()}
 		}
 		defer v.form.wipe()
