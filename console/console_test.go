@@ -317,4 +317,3 @@ func TestLiveNumbersEndWithTheSidecar(t *testing.T) {
 		t.Errorf("the stream was cut off: %v", err)
 	}
 }
-
