@@ -73,6 +73,7 @@ type API struct {
 	o       Options
 	mux     *http.ServeMux
 	guesses *guesses
+	console http.Handler // nil: none
 }
 
 // A route is one row of the table that the API consists of.
@@ -102,6 +103,7 @@ func routes() []route {
 		{"GET", "/healthz", (*API).healthz},
 		{"GET", "/readyz", (*API).readyz},
 		{"GET", "/api/openapi.json", (*API).openAPI},
+		{"GET", "/api/whoami", (*API).whoAmI},
 		{"GET", "/api/providers", (*API).listProviders},
 		{"GET", "/api/orgs", (*API).listOrgs},
 		{"GET", orgIntegrations, (*API).listIntegrations},
@@ -201,6 +203,10 @@ type call struct {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { wiped(w, r, a.serve) }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {
+	if a.forConsole(r) {
+		a.serveConsole(w, r)
+		return
+	}
 	if p := r.URL.Path; p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/")) {
 		endpoint{a: a}.ServeHTTP(w, r)
 		return
@@ -218,10 +224,7 @@ type endpoint struct {
 // ServeHTTP answers one request and logs one line about it. Paths, queries and bodies are not logged, the pattern is.
 func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context())}
-	w.Header().Set("Keyward-Request-Id", c.id)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	c := begin(w, r)
 	defer func() {
 		clear(c.body)
 		if p := recover(); p != nil {
@@ -245,6 +248,15 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.a.refused(c, e.pattern, p)
 		c.problem(p)
 	}
+}
+
+// begin is a call, with the headers that every answer has.
+func begin(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context())}
+	w.Header().Set("Keyward-Request-Id", c.id)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	return c
 }
 
 func (e endpoint) answer(c *call) error {
@@ -288,7 +300,11 @@ func (e endpoint) log(c *call, took time.Duration) {
 	if e.pattern == "/healthz" || e.pattern == "/readyz" {
 		return // probes come every few seconds for ever
 	}
-	ev := e.a.o.Log.Info().Str("request_id", c.id).Str("method", c.r.Method).Str("route", e.pattern).Int("status", c.wrote).
+	level := zerolog.InfoLevel
+	if e.pattern == "/api/stats" && c.wrote == http.StatusOK {
+		level = zerolog.DebugLevel // who watches asks every second
+	}
+	ev := e.a.o.Log.WithLevel(level).Str("request_id", c.id).Str("method", c.r.Method).Str("route", e.pattern).Int("status", c.wrote).
 		Str("by", c.by.Name).Str("from", c.by.From).Dur("took", took)
 	if org, err := c.org(); err == nil {
 		ev.Str("org", org)

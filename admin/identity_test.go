@@ -335,3 +335,17 @@ func TestGuessingIsLimited(t *testing.T) {
 		t.Errorf("probes are not guesses: %d", a.status)
 	}
 }
+
+func TestWhoAsksIsToldWhoItIs(t *testing.T) {
+	s := newServer(t, sqliteURL(t))
+	ops := s.must(201, "POST", "/api/admin-tokens", `{"name":"ops","role":"operator"}`).object(t)["token"].(string)
+	acme := s.must(201, "POST", "/api/admin-tokens", `{"name":"backend","org":"acme"}`).object(t)["token"].(string)
+	for token, want := range map[string]string{
+		ops:  `{"name":"admin token ops","role":"operator","org":""}`,
+		acme: `{"name":"admin token backend","role":"org","org":"acme"}`,
+	} {
+		if a := s.askAt("http://"+s.tcp, "GET", "/api/whoami", "", "Authorization: Bearer "+token); a.status != 200 || strings.TrimSpace(a.body) != want {
+			t.Errorf("%d %s, want %s", a.status, a.body, want)
+		}
+	}
+}

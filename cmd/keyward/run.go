@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/cache"
+	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/lastgood"
 	"github.com/keyward/keyward/proxy"
@@ -59,7 +60,8 @@ type sidecarProcess struct {
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
 	callerTCP  string                  // where callers connect over TCP, as bound
-	adminTCP   string                  // the same of the admin API
+	devToken   atomic.Pointer[string]  // of the open console; nil: it is not open
+	adminTCP   string                  // the same of the admin API and the console
 	adminCalls atomic.Int64
 	owned      sync.WaitGroup
 	failed     chan error // a listener that ended by itself
@@ -308,7 +310,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	})
 }
 
-// startAdmin serves the admin API on its socket and on TCP.
+// startAdmin serves the admin API on its socket and on TCP, and there the console too.
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
@@ -323,6 +325,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
 		},
 	})
+	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Open: s.consoleOpen, Stop: s.draining}))
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.stops = append(s.stops, s.stopAdmin)
@@ -345,6 +348,14 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		s.serveAdmin(admin.Limited(tcp), "admin "+s.adminTCP)
 	}
 	return nil
+}
+
+// consoleOpen is the token of a console that needs no log-in.
+func (s *sidecarProcess) consoleOpen() string {
+	if t := s.devToken.Load(); t != nil {
+		return *t
+	}
+	return ""
 }
 
 // counted counts the requests of the admin API, for tidy.
