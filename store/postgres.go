@@ -53,8 +53,10 @@ func (d *DB) openPostgres(url string) error {
 	}
 	d.engine, d.pg = "postgres", &pg{config: config}
 	d.credential.query, d.assistant.query = pgCredential, pgAssistant
-	d.pg.gate = &gate{connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds,
-		listens: func() bool { return len(*d.watchers.Load()) > 0 }, wake: make(chan struct{}, 1)}
+	d.pg.gate = &gate{
+		connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds,
+		listens: func() bool { return len(*d.watchers.Load()) > 0 }, wake: make(chan struct{}, 1),
+	}
 	d.w = sql.OpenDB(d.pg.gate)
 	d.w.SetMaxOpenConns(conns)
 	d.w.SetMaxIdleConns(conns)
