@@ -53,7 +53,10 @@ func (d *DB) openPostgres(url string) error {
 	}
 	d.engine, d.pg = "postgres", &pg{config: config}
 	d.credential.query, d.assistant.query = pgCredential, pgAssistant
-	d.pg.gate = &gate{connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds}
+	d.pg.gate = &gate{
+		connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds,
+		listens: func() bool { return len(*d.watchers.Load()) > 0 }, wake: make(chan struct{}, 1),
+	}
 	d.w = sql.OpenDB(d.pg.gate)
 	d.w.SetMaxOpenConns(conns)
 	d.w.SetMaxIdleConns(conns)
@@ -70,10 +73,13 @@ type gate struct {
 	timeout   time.Duration   // of an attempt in the background
 	closing   context.Context //
 	owned     *sync.WaitGroup // attempts under way
+	listens   func() bool     // whether somebody listens for changes, or tries to
+	wake      chan struct{}   // tells who tries to that the server is back
 
 	mu      sync.Mutex
 	failure error // of the last attempt; nil: it succeeded
 	failed  time.Time
+	opened  chan struct{} // closed by open; nil: nobody waits for it
 	attempt chan struct{} // closed when the attempt that is under way ends; nil: there is none
 	stale   bool          // when it began, nobody had asked for long: the last failure says little, and callers wait for what it finds
 	spare   driver.Conn   // what an attempt in the background brought, for the next caller
@@ -136,6 +142,9 @@ func (g *gate) tryAgain() {
 	ctx, cancel := context.WithTimeout(g.closing, g.timeout)
 	defer cancel()
 	c, err := g.connect(ctx)
+	if err == nil && g.listens() {
+		g.letListen(ctx)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.spare != nil {
@@ -146,11 +155,38 @@ func (g *gate) tryAgain() {
 	g.attempt = nil
 }
 
+// letListen has the change feed come first when the server is back, but for a moment only. What callers read before it is live would have to
+// be read once more when it is: two queries for each org instead of one.
+func (g *gate) letListen(ctx context.Context) {
+	const headStart = 300 * time.Millisecond
+	opened := make(chan struct{})
+	g.mu.Lock()
+	if g.failure == nil {
+		g.mu.Unlock()
+		return
+	}
+	g.opened = opened
+	g.mu.Unlock()
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-opened:
+	case <-ctx.Done():
+	case <-time.After(headStart):
+	}
+}
+
 // open lets callers try at once: somebody else has reached the server.
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.failure = nil
+	if g.opened != nil {
+		close(g.opened)
+		g.opened = nil
+	}
 }
 
 // close closes what nobody came for.

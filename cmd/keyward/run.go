@@ -391,7 +391,6 @@ func (s *sidecarProcess) checkFeed(context.Context) error {
 	return nil
 }
 
-// stats are the running numbers of /api/stats.
 // feedStats are how fresh what the sidecar knows of others' changes is; age_ms is null while the feed is down.
 func (s *sidecarProcess) feedStats() map[string]any {
 	f := map[string]any{"live": s.db.FeedLive(), "age_ms": nil}
@@ -401,6 +400,7 @@ func (s *sidecarProcess) feedStats() map[string]any {
 	return f
 }
 
+// stats are the running numbers of /api/stats.
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
 	all := map[string]any{

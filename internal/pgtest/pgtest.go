@@ -201,7 +201,7 @@ func (s *Server) start() error {
 	cmd := s.command("/bin/sh", "-c", keep, "keep", filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"),
 		"-k", s.dir, "-p", "5432", "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700",
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "max_wal_senders=0", "-c", "wal_level=minimal",
-		"-c", "shared_buffers=16MB", "-c", "max_connections=200",
+		"-c", "shared_buffers=16MB", "-c", "max_connections=600",
 		"-c", "timezone=Asia/Kathmandu", // whoever forgets a time zone is to notice
 	)
 	var err error
