@@ -169,18 +169,20 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 	if u == nil {
 		c.wipe() // not kept while a connection is made
 		var err error
-		if u, err = c.to.dial(p.ctx); err != nil {
+		if u, err = c.to.obtain(p.ctx, fresh); err != nil {
 			return refusalFor(err), false
 		}
-		p.stats.Dialled.Add(1)
 		now = time.Now()
 		if bad := p.build(c, now); bad != nil {
 			_ = u.Close()
 			c.wipe()
 			return bad, false
 		}
-	} else {
+	}
+	if u.reused {
 		p.stats.Reused.Add(1)
+	} else {
+		p.stats.Dialled.Add(1)
 	}
 	c.up = u
 	err := c.send(u, now)
