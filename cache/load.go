@@ -133,6 +133,9 @@ func (t *table[K, V]) fetch(p place, key K, s stamp) (*entry[K, V], error) {
 	if e, ok := t.rows.Get(p.row); ok && e.key == key && t.holds(e, p, begun) {
 		return e, nil
 	}
+	if e := t.landed.get(p, key); e != nil && t.holds(e, p, begun) {
+		return e, nil
+	}
 	if e := t.none.get(p, key); e != nil && t.holds(e, p, begun) {
 		return e, nil
 	}
@@ -183,10 +186,16 @@ func (t *table[K, V]) keep(p place, e *entry[K, V]) {
 	if e.row != nil {
 		t.rows.Set(p.row, e, 1)
 		t.rows.Wait() // Set is buffered: without it, those who come next would load again
+		if held, ok := t.rows.Get(p.row); !ok || held.key != e.key {
+			t.landed.put(p, e)
+		}
 		return
 	}
 	if _, held := t.rows.Get(p.row); held {
 		t.rows.Set(p.row, e, 1) // what was there must not be served when the store goes down: it is known to be gone
+	}
+	if t.landed.get(p, e.key) != nil {
+		t.landed.put(p, e) // likewise
 	}
 	if len(t.name(nil, e.key)) <= maxRemembered {
 		t.none.put(p, e)

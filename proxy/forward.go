@@ -170,18 +170,20 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 	if u == nil {
 		c.wipe() // not kept while a connection is made
 		var err error
-		if u, err = c.to.dial(p.ctx); err != nil {
+		if u, err = c.to.obtain(p.ctx, fresh); err != nil {
 			return refusalFor(err), false
 		}
 		c.up = u
-		p.stats.Dialled.Add(1)
 		now = time.Now()
 		if bad := p.build(c, now); bad != nil {
 			c.wipe()
 			return bad, false
 		}
-	} else {
+	}
+	if u.reused {
 		p.stats.Reused.Add(1)
+	} else {
+		p.stats.Dialled.Add(1)
 	}
 	err := c.send(u, now)
 	c.wipe()

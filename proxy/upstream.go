@@ -41,7 +41,8 @@ type upstream struct {
 
 	mu      sync.Mutex
 	idle    []*upstreamConn // most recently used last
-	retired bool            // another upstream has taken its place: nothing is kept
+	dials   dials
+	retired bool // another upstream has taken its place: nothing is kept
 }
 
 // An upstreamConn is one connection to a provider, used by one request at a time.
@@ -133,14 +134,22 @@ func (u *upstream) take(now time.Time) *upstreamConn {
 		u.idle[n-1] = nil
 		u.idle = u.idle[:n-1]
 		u.mu.Unlock()
-		if now.Sub(c.since) > idleUpstream || c.dirty() {
+		if now.Sub(c.since) > idleUpstream || !c.use() {
 			_ = c.Close()
 			continue
 		}
-		c.reused = true
-		c.guard.wrote = false
 		return c
 	}
+}
+
+// use makes an idle connection ready for the next request, unless it cannot be used again.
+func (c *upstreamConn) use() bool {
+	if c.dirty() {
+		return false
+	}
+	c.reused = true
+	c.guard.wrote = false
+	return true
 }
 
 // put keeps a connection for the next request. The caller has read its answer to the end.
@@ -151,7 +160,9 @@ func (u *upstream) put(c *upstreamConn, now time.Time) {
 	}
 	c.since = now
 	u.mu.Lock()
-	if len(u.idle) < maxIdlePerHost && !u.retired {
+	if u.handOver(c) {
+		c = nil
+	} else if len(u.idle) < maxIdlePerHost && !u.retired {
 		u.idle = append(u.idle, c)
 		c = nil
 	}
