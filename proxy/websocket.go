@@ -61,6 +61,14 @@ func (c *call) relay(conn net.Conn) {
 	t.moved.Store(time.Now().UnixNano())
 	var sent int64
 	var both sync.WaitGroup
+	ended := false
+	defer func() {
+		if !ended { // a panic
+			_ = u.Close()
+			_ = c.conn.Close()
+		}
+		both.Wait() // the library gives conn's buffer to another connection afterwards
+	}()
 	both.Go(func() {
 		defer c.p.guard(c)
 		sent = t.copy(u, conn, c.conn)
@@ -75,6 +83,7 @@ func (c *call) relay(conn net.Conn) {
 		_ = c.conn.Close()
 	}
 	both.Wait()
+	ended = true
 	c.sent, c.received = sent, received
 }
 
