@@ -19,6 +19,7 @@ const recordBuffer = 5 + 16384 + 256
 // answer.
 type guardedConn struct {
 	net.Conn
+	sock     *socket // nil: the connection is no socket
 	deadline readDeadline
 	raw      syscall.RawConn
 	tls      bool
@@ -40,7 +41,8 @@ type guardedConn struct {
 
 func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 	g := &guardedConn{Conn: c, tls: tls}
-	g.deadline.over(c)
+	g.sock = newSocket(c)
+	g.deadline.over(c, g.sock)
 	if sc, ok := c.(syscall.Conn); ok {
 		g.raw, _ = sc.SyscallConn()
 	}
@@ -79,7 +81,13 @@ func (nothing) Timeout() bool   { return true }
 func (nothing) Temporary() bool { return true }
 
 func (g *guardedConn) Write(b []byte) (int, error) {
-	n, err := g.Conn.Write(b)
+	var n int
+	var err error
+	if g.sock != nil {
+		n, err = g.sock.write(b)
+	} else {
+		n, err = g.Conn.Write(b)
+	}
 	if n > 0 {
 		g.wrote = true
 	}
