@@ -20,6 +20,7 @@ type callerConn struct {
 	rule *caller.Rule  // of the peer; nil on TCP and for a peer that no rule fits
 	from *caller.Rules // that rule came from: another one is looked up after a reload
 
+	sock      *socket // nil: the connection is no socket
 	deadline  readDeadline
 	idleSince atomic.Int64 // nanoseconds since started; 0: a request is being served
 	closed    atomic.Bool
@@ -33,7 +34,8 @@ type callerConn struct {
 
 func newCallerConn(c net.Conn, l *Listener) *callerConn {
 	cc := &callerConn{Conn: c, at: l, poll: make([]unix.PollFd, 1)}
-	cc.deadline.over(c)
+	cc.sock = newSocket(c)
+	cc.deadline.over(c, cc.sock)
 	cc.idleSince.Store(int64(time.Since(started)))
 	cc.head.idle()
 	if sc, ok := c.(syscall.Conn); ok {
@@ -68,6 +70,9 @@ func (c *callerConn) Write(b []byte) (n int, err error) {
 		if err := c.Conn.SetWriteDeadline(started.Add(now + c.at.p.idle())); err != nil {
 			return 0, err
 		}
+	}
+	if c.sock != nil {
+		return c.sock.write(b)
 	}
 	return c.Conn.Write(b)
 }

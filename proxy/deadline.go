@@ -21,13 +21,14 @@ const never = math.MaxInt64
 // it ends a read for asks again whether time is really up. The deadline itself is exact.
 type readDeadline struct {
 	conn net.Conn
+	sock *socket      // reads; nil: conn does
 	want atomic.Int64 // the deadline, in nanoseconds since started
 	set  atomic.Int64 // the timer's; changed under mu
 	mu   sync.Mutex
 }
 
-func (d *readDeadline) over(c net.Conn) {
-	d.conn = c
+func (d *readDeadline) over(c net.Conn, s *socket) {
+	d.conn, d.sock = c, s
 	d.want.Store(never)
 	d.set.Store(never)
 }
@@ -66,7 +67,13 @@ func (d *readDeadline) early(err error) bool {
 // read reads until the deadline.
 func (d *readDeadline) read(b []byte) (int, error) {
 	for {
-		n, err := d.conn.Read(b)
+		var n int
+		var err error
+		if d.sock != nil {
+			n, err = d.sock.read(b)
+		} else {
+			n, err = d.conn.Read(b)
+		}
 		if n > 0 || !d.early(err) {
 			return n, err
 		}

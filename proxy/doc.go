@@ -18,6 +18,7 @@
 //	dials.go               how many of them are made at once, and who waits for one
 //	forward.go, upload.go  sending, waiting, once more where that is safe; inflight.go bounds how much of it
 //	stream.go              the answer's body, as it comes; redact.go and mask.go take secrets out of it
+//	socket.go, deadline.go reading and writing, and until when, for the least that they can cost
 //	websocket.go           upgraded connections
 //	gone.go                whether the caller is still there
 //	errors.go, log.go      the answers that are Keyward's own; one decision line per request

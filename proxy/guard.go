@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // recordBuffer holds one TLS record of the largest size (RFC 8446, section 5.2) and its header.
@@ -18,6 +19,7 @@ const recordBuffer = 5 + 16384 + 256
 // answer.
 type guardedConn struct {
 	net.Conn
+	sock     *socket // nil: the connection is no socket
 	deadline readDeadline
 	raw      syscall.RawConn
 	tls      bool
@@ -34,11 +36,13 @@ type guardedConn struct {
 	readFn func(fd uintptr) bool
 	peekFn func(fd uintptr)
 	peek   [1]byte
+	errno  syscall.Errno // of peekFn
 }
 
 func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 	g := &guardedConn{Conn: c, tls: tls}
-	g.deadline.over(c)
+	g.sock = newSocket(c)
+	g.deadline.over(c, g.sock)
 	if sc, ok := c.(syscall.Conn); ok {
 		g.raw, _ = sc.SyscallConn()
 	}
@@ -52,7 +56,8 @@ func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 		return true
 	}
 	g.peekFn = func(fd uintptr) {
-		g.nread, _, g.rerr = syscall.Recvfrom(int(fd), g.peek[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		// Raw, because it never waits: the scheduler need not know.
+		_, _, g.errno = syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&g.peek)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	}
 	return g
 }
@@ -76,7 +81,13 @@ func (nothing) Timeout() bool   { return true }
 func (nothing) Temporary() bool { return true }
 
 func (g *guardedConn) Write(b []byte) (int, error) {
-	n, err := g.Conn.Write(b)
+	var n int
+	var err error
+	if g.sock != nil {
+		n, err = g.sock.write(b)
+	} else {
+		n, err = g.Conn.Write(b)
+	}
 	if n > 0 {
 		g.wrote = true
 	}
@@ -165,7 +176,7 @@ func (g *guardedConn) quiet() bool {
 		return false
 	}
 	err := g.raw.Control(g.peekFn)
-	return err == nil && errors.Is(g.rerr, syscall.EAGAIN)
+	return err == nil && g.errno == syscall.EAGAIN
 }
 
 // Read notes whether TLS may hold more of what has arrived than was asked for.

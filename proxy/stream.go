@@ -94,10 +94,14 @@ func (p *Proxy) untilClosed(c *call) {
 }
 
 // hopByHop are the headers of an answer that are this hop's (RFC 9110, section 7.6.1).
-var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Upgrade"}
+var hopByHop = []string{"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "upgrade"}
 
 // cleanAnswer removes what is this hop's, and what only Keyward may say.
 func cleanAnswer(h *fasthttp.ResponseHeader) {
+	h.SetProtocol(http11)
+	if !hasOurs(h) {
+		return // the usual case
+	}
 	if v := h.Peek("Connection"); len(v) > 0 {
 		var listed head
 		if listed.list(v) == nil {
@@ -115,15 +119,32 @@ func cleanAnswer(h *fasthttp.ResponseHeader) {
 	for ours := true; ours; {
 		ours = false
 		for name := range h.All() {
-			if len(name) > 8 && equalFold(name[:8], "keyward-") {
+			if isKeyward(name) {
 				h.DelBytes(append([]byte(nil), name...))
 				ours = true
 				break
 			}
 		}
 	}
-	h.SetProtocol(http11)
 }
+
+// hasOurs says whether there is anything to remove.
+func hasOurs(h *fasthttp.ResponseHeader) bool {
+	for name := range h.All() {
+		if isKeyward(name) {
+			return true
+		}
+		for _, hop := range hopByHop {
+			if equalFold(name, hop) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isKeyward says whether a header is one that only Keyward may say.
+func isKeyward(name []byte) bool { return len(name) > 8 && equalFold(name[:8], "keyward-") }
 
 var http11 = []byte("HTTP/1.1")
 
@@ -143,8 +164,12 @@ func (c *call) mark(h *fasthttp.ResponseHeader) {
 	h.AddBytesV("Server-Timing", b)
 }
 
+// appendMillis appends a duration that is not negative.
 func appendMillis(b []byte, d time.Duration) []byte {
-	return strconv.AppendFloat(b, float64(d.Microseconds())/1000, 'f', 3, 64)
+	us := d.Microseconds()
+	b = append(strconv.AppendInt(b, us/1000, 10), '.')
+	us %= 1000
+	return append(b, '0'+byte(us/100), '0'+byte(us/10%10), '0'+byte(us%10))
 }
 
 // An answer is the body of a provider's answer on its way to the caller. Nothing is held back: what has arrived is written before
