@@ -145,7 +145,6 @@ func routes() []route {
 		{"DELETE", "/api/local/disabled/{org}/{provider}", (*API).enableLocally},
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
-		{"GET", "/debug/pprof/{profile...}", (*API).profile},
 	}
 	for _, r := range all {
 		if rest, ok := strings.CutPrefix(r.path, orgIntegrations); ok {
@@ -159,7 +158,11 @@ func routes() []route {
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux(), guesses: newGuesses()}
 	ends := map[string]endpoint{"/": {a: a}} // whatever no route has
-	for _, r := range routes() {
+	all := routes()
+	if o.Profiles != nil { // Go's own, for who debugs the program: no part of the API
+		all = append(all, route{"GET", "/debug/pprof/{profile...}", (*API).profile})
+	}
+	for _, r := range all {
 		e, ok := ends[r.path]
 		if !ok {
 			e = endpoint{a, r.path, map[string]handler{}}

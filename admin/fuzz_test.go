@@ -46,7 +46,7 @@ func newRawAPI(t testing.TB, url string) *rawAPI {
 		t.Fatal(err)
 	}
 	keeper := &credential.Keeper{DB: db, Keys: seal.Generate()}
-	r.api = New(Options{DB: db, Keeper: keeper, Log: log, Version: "test", Consents: credential.NewConsents(credential.ConsentOptions{
+	r.api = New(Options{DB: db, Keeper: keeper, Log: log, Version: "test", Local: nothingLocal, Consents: credential.NewConsents(credential.ConsentOptions{
 		Keeper: keeper, Log: log, Redirect: func() string { return "http://127.0.0.1:7452" + callbackPath }, ClientID: "client", ClientSecret: []byte("secret"),
 		Ask: func(_ context.Context, q *provider.Question) (provider.Reply, error) {
 			q.Wipe()

@@ -27,7 +27,10 @@ type LocalOff struct {
 const auditPatience = time.Second
 
 func (a *API) listLocal(c *call) error {
-	if _, err := c.query("limit", "cursor"); err != nil {
+	if a.o.Local.List == nil {
+		return problemNoRoute
+	}
+	if _, _, err := c.paged(); err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, map[string]any{"items": append([]LocalOff{}, a.o.Local.List()...), "next_cursor": ""})
@@ -38,8 +41,17 @@ func (a *API) disableLocally(c *call) error { return a.setLocal(c, true) }
 func (a *API) enableLocally(c *call) error { return a.setLocal(c, false) }
 
 func (a *API) setLocal(c *call, off bool) error {
+	if a.o.Local.Set == nil {
+		return problemNoRoute
+	}
 	ref, _, err := c.ref()
 	if err != nil {
+		return err
+	}
+	if _, err := c.query(); err != nil {
+		return err
+	}
+	if err := c.readIfAny(); err != nil {
 		return err
 	}
 	changed, err := a.o.Local.Set(ref, off)

@@ -15,7 +15,7 @@ const countTimeout = time.Minute
 // sealedTables are the tables whose rows a key of the keyring has sealed, but for webhook_deliveries, whose rows are large and are sealed in
 // two parts (sealing.go). Rotating and retiring keys, and counting seals, go through all of them: a table that is in neither place loses its
 // rows with the first key that is retired.
-var sealedTables = []sealedTable{credentialsTable}
+var sealedTables = []sealedTable{credentialsTable, formerTable}
 
 // A sealedTable says how re-sealing finds its way through one table. Re-sealing is no change of what a row says, so it takes no version;
 // it is written only where the row still has the version, and the key, with which it was read.

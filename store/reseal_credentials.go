@@ -15,6 +15,41 @@ var credentialsTable = sealedTable{
 	swap: swapCredentials,
 }
 
+// formerTable is the same for the credential that stays beside another one for a while, sealed for a version of its own. No watcher is told
+// by PostgreSQL: what is cached opens until the old key is dropped, and then nothing that is cached is kept.
+var formerTable = sealedTable{
+	name: "org_credentials (former)",
+	counts: `SELECT previous_key_id, count(*), count(*) FROM org_credentials WHERE previous_sealed_version > 0
+		GROUP BY previous_key_id ORDER BY previous_key_id`,
+	start: []any{"", ""},
+	next: `SELECT org_id, provider, version, previous_sealed_version, previous_key_id, previous_config FROM org_credentials
+		WHERE (org_id, provider) > ($1, $2) AND previous_sealed_version > 0 AND previous_key_id <> $3 ORDER BY org_id, provider LIMIT $4`,
+	scan: func(r *sql.Rows) (*SealedRow, error) {
+		row, err := scanSealedCredential(r)
+		if err == nil {
+			row.Table = "org_credentials (former)"
+		}
+		return row, err
+	},
+	swap: swapFormer,
+}
+
+const swapFormerCredential = `UPDATE org_credentials SET previous_config = $1, previous_key_id = $2
+	WHERE org_id = $3 AND provider = $4 AND version = $5 AND previous_key_id = $6`
+
+func swapFormer(t *tx, key string, rows []*SealedRow) (written []*SealedRow, err error) {
+	for _, r := range rows { // few
+		n, err := t.exec(swapFormerCredential, r.Sealed, key, r.args[0], r.args[1], r.args[2], r.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			written = append(written, r)
+		}
+	}
+	return written, nil
+}
+
 func scanSealedCredential(r *sql.Rows) (*SealedRow, error) {
 	c := &Credential{}
 	if err := r.Scan(&c.Org, &c.Provider, &c.Version, &c.SealedVersion, &c.KeyID, &c.Sealed); err != nil {

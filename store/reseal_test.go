@@ -95,6 +95,27 @@ func TestReseal(t *testing.T) {
 	})
 }
 
+// A credential that stays beside another one is counted and re-sealed too: its key must not be retired under it.
+func TestResealFormerCredentials(t *testing.T) {
+	onBoth(t, func(t *testing.T, e engine) {
+		d, ctx := e.open(t), t.Context()
+		ref := Ref{"acme", "resend"}
+		old := put(t, d, ref)
+		next := *old
+		next.Version, next.SealedVersion, next.KeyID, next.Sealed = old.Version+1, old.Version+1, "k2", []byte("newer")
+		next.Previous = &Previous{Sealed: old.Sealed, KeyID: old.KeyID, SealedVersion: old.SealedVersion, Until: time.Now().Add(time.Hour)}
+		ok(t, d.PutCredential(ctx, by, &next))
+		same(t, sealedBy(t, d), map[string]int64{old.KeyID: 1, "k2": 1})
+		resealAll(t, d, "k2", 10, every)
+		same(t, sealedBy(t, d), map[string]int64{"k2": 2})
+		got, _, err := d.Credential(ctx, ref)
+		ok(t, err)
+		if got.Previous.KeyID != "k2" || string(got.Previous.Sealed) != "k2 "+string(old.Sealed) || string(got.Sealed) != "newer" || got.Version != next.Version {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 // What was written while a batch was being re-sealed stays as its writer left it.
 func TestResealMeetsWriters(t *testing.T) {
 	onBoth(t, func(t *testing.T, e engine) {

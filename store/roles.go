@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // ErrRole: the role that the store's URL names is not behind the store's row-level security, or there is none.
@@ -56,4 +58,11 @@ func (d *DB) CheckRole(ctx context.Context) (apart bool, err error) {
 			ErrRole, user, strings.Join(slices.Compact(list), ", "))
 	}
 	return apart, nil
+}
+
+// SameRole says whether two addresses of PostgreSQL name the same role.
+func SameRole(a, b string) bool {
+	one, err := pgx.ParseConfig(a)
+	other, err2 := pgx.ParseConfig(b)
+	return err == nil && err2 == nil && one.User == other.User
 }

@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/keysource"
 	"github.com/keyward/keyward/legacy"
 	"github.com/keyward/keyward/store"
 )
@@ -41,6 +44,11 @@ type importing struct {
 	collect legacy.Collector
 	carrier legacy.Carrier
 	said    map[string]string // with --watch: by org and provider, what was said last
+
+	keys  *keysource.Source
+	seen  fingerprint     // of the file that the keys were read from
+	self  store.Sidecar   // who seals is told of in the store, so that no key is retired under it
+	there map[string]bool // old tables that were there
 }
 
 const importExample = `
@@ -50,7 +58,7 @@ KEYWARD_FROM=postgres://app:…@db/app keyward import --data-dir .keyward --watc
 `
 
 func cmdImport(ctx context.Context, f *flags, args []string, std stdio) error {
-	i := &importing{std: std, said: map[string]string{}}
+	i := &importing{std: std, said: map[string]string{}, there: map[string]bool{}}
 	f.bind(i)
 	asJSON := f.json()
 	if err := f.parse(args); err != nil {
@@ -68,6 +76,7 @@ func cmdImport(ctx context.Context, f *flags, args []string, std stdio) error {
 	}
 	defer k.close()
 	defer func() { _ = i.source.Close() }()
+	defer i.leave(ctx)
 	if i.Watch {
 		return i.watch(ctx)
 	}
@@ -130,11 +139,61 @@ func (i *importing) prepare(ctx context.Context, f *flags, k *keyCommand) (err e
 		i.empty = k.noDB
 		return nil
 	}
+	i.keys, i.seen = k.source, fingerprintOf(k.source.Path()) // before they are read
+	host, _ := os.Hostname()
+	i.self = store.Sidecar{ID: "im_" + strings.ToLower(rand.Text()[:16]), Host: host, PID: os.Getpid(), Version: version, StartedAt: time.Now()}
 	i.carrier.Keeper.Keys, err = k.source.Load(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return notFound{fmt.Errorf("no key at %s yet: keyward keys generate makes one", k.source)}
 	}
 	return err
+}
+
+// followKeys takes over what the key source holds by now, and says in the store which keys that are, as a sidecar does: else a rotation
+// would not wait for the import, and retiring the old key would lose what it goes on sealing.
+func (i *importing) followKeys(ctx context.Context) error {
+	k := i.carrier.Keeper
+	if !i.Apply || k.DB == nil {
+		return nil
+	}
+	if path := i.keys.Path(); path != "" {
+		if now := fingerprintOf(path); now != i.seen {
+			fresh, err := i.keys.Load(ctx)
+			if err != nil {
+				return err
+			}
+			defer fresh.Wipe()
+			if _, err := k.Keys.Adopt(fresh); err != nil {
+				return err
+			}
+			i.seen = now
+		}
+	}
+	i.self.Keys, i.self.Primary = nil, k.Keys.PrimaryID()
+	for _, key := range k.Keys.Keys() {
+		i.self.Keys = append(i.self.Keys, key.ID)
+	}
+	return k.DB.Attend(ctx, &i.self)
+}
+
+func (i *importing) leave(ctx context.Context) {
+	if i.Apply && i.carrier.Keeper.DB != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = i.carrier.Keeper.DB.Leave(ctx, i.self.ID) // it would be forgotten in a minute anyway
+	}
+}
+
+// missing refuses to take a table that has just gone for rows that have: an app that drops its old tables must not lose its credentials.
+func (i *importing) missing(s *legacy.Snapshot) error {
+	for _, t := range i.collect.Mapping.Tables {
+		gone := slices.Contains(s.Missing, t.Table)
+		if gone && i.there[t.Table] {
+			return fmt.Errorf("table %s was there and is no more: nothing is carried over or deleted until it is back; leave it out of the mapping if it is gone for good", t.Table)
+		}
+		i.there[t.Table] = !gone
+	}
+	return nil
 }
 
 func (i *importing) migrate(ctx context.Context, f *flags) error {
@@ -173,6 +232,9 @@ func (i *importing) pass(ctx context.Context) (*importReport, error) {
 		}
 		return nil, err
 	}
+	if err := i.missing(snapshot); err != nil {
+		return nil, err
+	}
 	drafts := i.collect.Collect(snapshot)
 	defer func() {
 		for _, d := range drafts {
@@ -187,12 +249,19 @@ func (i *importing) pass(ctx context.Context) (*importReport, error) {
 		return nil, err
 	}
 	orgs := map[string]bool{}
+	attended := time.Time{} // at the first of each pass, and then now and again
 	for n, d := range drafts {
 		if i.Org != "" && d.Org != i.Org {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("%w after %d of %d; the same command goes on with the others", err, n, len(drafts))
+		}
+		if time.Since(attended) > store.AttendEvery {
+			if err := i.followKeys(ctx); err != nil {
+				return nil, err
+			}
+			attended = time.Now()
 		}
 		item, err := i.carrier.Carry(ctx, d)
 		if err != nil {

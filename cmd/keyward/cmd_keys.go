@@ -235,7 +235,9 @@ func cmdKeysList(ctx context.Context, f *flags, args []string, std stdio) error 
 		if counts, err = k.db.SealCounts(ctx); err == nil {
 			sidecars, err = k.db.Sidecars(ctx)
 		}
-		k.noDB = err
+		if k.noDB = err; err != nil {
+			counts, sidecars = nil, nil // half of it would say nothing
+		}
 	}
 	items := keyItems(keys, counts, sidecars, k.noDB == nil)
 	l, err := listKeys(items)

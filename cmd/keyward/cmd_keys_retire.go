@@ -12,8 +12,9 @@ import (
 	"github.com/keyward/keyward/seal"
 )
 
-// retireAfter is how long after the first count the second one is made: what was being written then is there by now.
-const retireAfter = time.Second
+// retireAfter is how long after the first count the second one is made, while sidecars run: what was sealed before it is written by then,
+// or never (a write of the store may take five seconds).
+const retireAfter = 6 * time.Second
 
 func cmdKeysRetire(ctx context.Context, f *flags, args []string, std stdio) error {
 	var k keyCommand
@@ -40,7 +41,11 @@ func cmdKeysRetire(ctx context.Context, f *flags, args []string, std stdio) erro
 	}
 	for pass := range 2 {
 		if pass > 0 && len(ids) > 0 {
-			if err := sleep(ctx, retireAfter); err != nil {
+			wait := time.Second
+			if running, err := k.db.Sidecars(ctx); err != nil || len(running) > 0 {
+				wait = retireAfter
+			}
+			if err := sleep(ctx, wait); err != nil {
 				return err
 			}
 		}

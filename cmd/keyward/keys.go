@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -171,7 +172,9 @@ func (s *sidecarProcess) adoptKeys(ctx context.Context) (changed bool) {
 	if err == nil {
 		defer fresh.Wipe()
 		if changed = !s.keys.Same(fresh); changed {
-			dropped, err = s.keys.Adopt(fresh)
+			if err = s.needed(ctx, fresh); err == nil {
+				dropped, err = s.keys.Adopt(fresh)
+			}
 		}
 	}
 	if err != nil {
@@ -189,9 +192,40 @@ func (s *sidecarProcess) adoptKeys(ctx context.Context) (changed bool) {
 		s.log.Info().Str("keys", s.keyNote()).Msg("keys read anew")
 	}
 	if dropped {
+		if s.lastGood != nil {
+			s.lastGood.Apply(store.Change{})
+		}
 		s.cache.Apply(store.Change{}) // what the key has sealed and is still kept opens no more
 	}
 	return changed
+}
+
+// needed refuses a keyset that lacks a key by which rows are sealed: it is another file, put in the wrong place, and the keys that are here
+// are perhaps the last ones.
+func (s *sidecarProcess) needed(ctx context.Context, fresh *seal.Keyring) error {
+	has := map[string]bool{}
+	for _, k := range fresh.Keys() {
+		has[k.ID] = true
+	}
+	var gone []string
+	for _, k := range s.keys.Keys() {
+		if !has[k.ID] {
+			gone = append(gone, k.ID)
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	counts, err := s.db.SealCounts(ctx)
+	if err != nil {
+		return fmt.Errorf("whether key %s is still needed cannot be found out: %w", strings.Join(gone, ", "), err)
+	}
+	for _, c := range counts {
+		if c.Rows > 0 && slices.Contains(gone, c.KeyID) {
+			return fmt.Errorf("it lacks key %s, by which %d rows of %s are sealed", c.KeyID, c.Rows, c.Table)
+		}
+	}
+	return nil
 }
 
 // attend tells the store which keys there are, and returns why that failed. A failure is no reason to stop: rotate and retire wait for

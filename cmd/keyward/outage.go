@@ -38,7 +38,11 @@ func (s *sidecarProcess) migrateLater(ctx context.Context, c *Config) {
 		if sleep(ctx, migrateEvery) != nil {
 			return
 		}
-		switch err := s.migrate(ctx, c); {
+		err := s.migrate(ctx, c)
+		if err == nil {
+			err = s.checkRole(ctx)
+		}
+		switch {
 		case err == nil:
 			s.log.Info().Msg("the store can be reached again")
 			return

@@ -136,8 +136,10 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkRole(ctx); err != nil {
-		return err
+	if !s.unmigrated { // else when the store is there: migrateLater
+		if err := s.checkRole(ctx); err != nil {
+			return err
+		}
 	}
 	s.usage = store.NewUsage(db)
 	s.owned.Go(s.usage.Run)
@@ -196,11 +198,19 @@ func (s *sidecarProcess) checkRole(ctx context.Context) error {
 		return nil
 	case !errors.Is(err, store.ErrRole):
 		return fmt.Errorf("checking the store's role: %w", err)
-	case apart || s.c.MigrateURL != "":
+	case apart || s.c.migratesAsAnother():
 		return err
 	}
 	s.log.Warn().Err(err).Msg("one role does everything in the store, so that only the program keeps the orgs apart; docs/reference/store.md has the SQL for two")
 	return nil
+}
+
+// migratesAsAnother says whether --migrate-url names another role than --store, and not only a direct address for the same.
+func (c *Config) migratesAsAnother() bool {
+	if c.MigrateURL == "" {
+		return false
+	}
+	return !store.SameRole(c.Store.Reveal(), c.MigrateURL.Reveal())
 }
 
 func (s *sidecarProcess) openCache(ctx context.Context) error {

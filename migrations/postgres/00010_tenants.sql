@@ -5,6 +5,9 @@
 -- Tokens and keys of webhooks that were seen are looked up by what nobody can guess, before any org is known: they are behind no policy.
 
 -- +goose Up
+-- Behind somebody who reads for long, everybody else would wait for this.
+SET LOCAL lock_timeout = '5s';
+
 -- The setting is read once for each query, not for each row: hence the SELECT around it.
 -- +goose StatementBegin
 DO $$
