@@ -186,8 +186,9 @@ func (t *table[K, V]) keep(p place, e *entry[K, V]) {
 	if e.row != nil {
 		t.rows.Set(p.row, e, 1)
 		t.rows.Wait() // Set is buffered: without it, those who come next would load again
-		if held, ok := t.rows.Get(p.row); !ok || held.key != e.key {
-			t.landed.put(p, e)
+		held, ok := t.rows.Get(p.row)
+		if old := t.landed.get(p, e.key); old != nil && e.supersedes(old) || old == nil && (!ok || held.key != e.key) {
+			t.landed.put(p, e) // what landed before must not be served again when the rows drop this one
 		}
 		return
 	}

@@ -179,6 +179,10 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 			c.wipe()
 			return bad, false
 		}
+		if c.to != u.to { // meanwhile the credential, or the configuration, has named another place: nothing was sent
+			c.wipe()
+			return refuseUnreachable, true
+		}
 	}
 	if u.reused {
 		p.stats.Reused.Add(1)

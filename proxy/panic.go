@@ -80,6 +80,7 @@ func quietly(c net.Conn) (err error) {
 
 func (c *callerConn) SetDeadline(t time.Time) (err error) {
 	defer c.guard(&err)
+	c.renewed = 0 // the next Write sets its own
 	return errors.Join(c.deadline.move(t), c.Conn.SetWriteDeadline(t))
 }
 

@@ -78,10 +78,11 @@ func (p *Proxy) untilClosed(c *call) {
 	h.Del("Transfer-Encoding")
 	h.SetConnectionClose()
 	head := bytes.Clone(h.Header())
+	ctx, from := c.ctx, c.conn // a call that is parked may be ended, and another request's, at any time
 	c.park()
-	c.ctx.HijackSetNoResponse(true)
-	c.ctx.Hijack(func(net.Conn) {
-		if c.conn.waiting.Swap(nil) != c {
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(net.Conn) {
+		if from.waiting.Swap(nil) != c {
 			return
 		}
 		defer p.drop(c)
@@ -462,7 +463,7 @@ func (a *answer) free() {
 		c.p.stats.Echoes.Add(1)
 	}
 	if a.complete && a.keep && (c.upload == nil || c.upload.err == nil) {
-		c.to.put(c.up, time.Now())
+		c.up.to.put(c.up, time.Now())
 	} else {
 		_ = c.up.Close()
 	}

@@ -217,11 +217,11 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	c.Conn = c.guard
 	if u.tls != nil {
 		t := tls.Client(c.guard, u.tls)
-		_ = tcp.SetDeadline(time.Now().Add(tlsTimeout))
+		_ = c.guard.SetDeadline(time.Now().Add(tlsTimeout)) // of the guard: it takes one set below it for a timer left behind
 		if err := t.Handshake(); err != nil {
 			return nil, &tlsError{err}
 		}
-		_ = tcp.SetDeadline(time.Time{})
+		_ = c.guard.SetDeadline(time.Time{})
 		c.Conn = t
 	}
 	c.guard.wrote = false

@@ -71,7 +71,7 @@ func TestOlderSidecarsLeaseNothingSealed(t *testing.T) {
 			_, err := d.AcceptDelivery(ctx, &Delivery{ID: fmt.Sprint("wd_", i), Org: "acme", Target: "app", Body: []byte("x"), KeyID: key, BodySize: 1})
 			ok(t, err)
 		}
-		rows, err := d.w.QueryContext(ctx, `WITH due AS MATERIALIZED (
+		rows, err := d.w.QueryContext(forEvery(ctx), `WITH due AS MATERIALIZED (
 				SELECT seq FROM webhook_deliveries WHERE state = 'pending' AND target = $1 AND next_attempt_at <= $2 AND lease_until <= $2
 				ORDER BY next_attempt_at, seq LIMIT $3
 			)
