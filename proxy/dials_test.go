@@ -69,7 +69,7 @@ func TestWaitingForAConnectionEnds(t *testing.T) {
 	stuck, stop := context.WithCancel(t.Context())
 	var dialling sync.WaitGroup
 	for range maxDials {
-		dialling.Go(func() { _, _ = u.obtain(stuck, false) })
+		dialling.Go(func() { _, _ = u.obtain(stuck, "", false) })
 	}
 	for running := 0; running < maxDials; time.Sleep(time.Millisecond) {
 		u.mu.Lock()
@@ -77,14 +77,14 @@ func TestWaitingForAConnectionEnds(t *testing.T) {
 		u.mu.Unlock()
 	}
 	began := time.Now()
-	_, err := u.obtain(t.Context(), false)
+	_, err := u.obtain(t.Context(), "", false)
 	if took := time.Since(began); err == nil || refusalFor(err) != refuseTimeout || took > dialTimeout+time.Second {
 		t.Errorf("waited %v: %v", took, err)
 	}
 	stop()
 	dialling.Wait()
 	u.connect = real
-	c, err := u.obtain(t.Context(), false)
+	c, err := u.obtain(t.Context(), "", false)
 	if err != nil || u.dials.running != 0 {
 		t.Fatalf("afterwards: %v, %d dials run", err, u.dials.running)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/keyward/keyward/provider"
@@ -150,6 +151,14 @@ func readUpTo(b []byte, r io.Reader, limit int64) ([]byte, error) {
 	}
 }
 
+// whose is the org that connections are kept for, if they are not shared. It is good until the call ends.
+func (c *call) whose() string {
+	if !c.p.isolate {
+		return ""
+	}
+	return stringOf(c.org)
+}
+
 // exchange sends the request once and reads the head of the answer. again says whether it may be sent once more: only when the
 // provider cannot have acted on it.
 func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
@@ -164,13 +173,13 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 	now := sentAt
 	var u *upstreamConn
 	if !fresh {
-		u = c.to.take(now)
+		u = c.to.take(c.whose(), now)
 	}
 	c.up = u
 	if u == nil {
 		c.wipe() // not kept while a connection is made
 		var err error
-		if u, err = c.to.obtain(p.ctx, fresh); err != nil {
+		if u, err = c.to.obtain(p.ctx, strings.Clone(c.whose()), fresh); err != nil {
 			return refusalFor(err), false
 		}
 		c.up = u

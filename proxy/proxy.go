@@ -34,6 +34,7 @@ type Options struct {
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
 	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
+	Isolate   bool                // no connection to a provider is used for two orgs
 
 	MaxHead     int           // bytes of a request's head; default 32 KiB
 	HeadTimeout time.Duration // from the first byte of a request to the end of its head
@@ -68,6 +69,7 @@ type Proxy struct {
 	dropped  *names
 	roots    *x509.CertPool
 	anyHost  bool
+	isolate  bool
 	minted   *exchanges
 	suspects func(*store.Credential)
 	inflight *inflight
@@ -104,7 +106,7 @@ type Stats struct {
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
-		roots: o.Roots, anyHost: o.AnyHost, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
 	if p.secrets, err = newSecretTables(provider.All); err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,6 +52,7 @@ type upstreamConn struct {
 	guard    *guardedConn
 	br       *bufio.Reader
 	to       *upstream
+	whose    string    // the org that it is kept for; empty: any
 	since    time.Time // when it became idle
 	reused   bool
 	more     bool      // the last read filled its buffer: see Read
@@ -121,18 +123,20 @@ func isLoopback(host string) bool {
 	return err == nil && a.IsLoopback()
 }
 
-// take gives an idle connection that is known to be clean, or nil.
-func (u *upstream) take(now time.Time) *upstreamConn {
+// take gives an idle connection of the org ("": of no org in particular) that is known to be clean, or nil. The last used is taken first.
+func (u *upstream) take(whose string, now time.Time) *upstreamConn {
 	for {
 		u.mu.Lock()
-		n := len(u.idle)
-		if n == 0 {
+		i := len(u.idle) - 1
+		for i >= 0 && u.idle[i].whose != whose {
+			i--
+		}
+		if i < 0 {
 			u.mu.Unlock()
 			return nil
 		}
-		c := u.idle[n-1]
-		u.idle[n-1] = nil
-		u.idle = u.idle[:n-1]
+		c := u.idle[i]
+		u.idle = slices.Delete(u.idle, i, i+1)
 		u.mu.Unlock()
 		if now.Sub(c.since) > idleUpstream || !c.use() {
 			_ = c.Close()
@@ -160,11 +164,15 @@ func (u *upstream) put(c *upstreamConn, now time.Time) {
 	}
 	c.since = now
 	u.mu.Lock()
-	if u.handOver(c) {
+	switch {
+	case u.handOver(c):
 		c = nil
-	} else if len(u.idle) < maxIdlePerHost && !u.retired {
+	case u.retired:
+	case len(u.idle) < maxIdlePerHost:
 		u.idle = append(u.idle, c)
 		c = nil
+	case c.whose != "": // orgs that are busy do not wait for those that are not
+		u.idle, c = append(slices.Delete(u.idle, 0, 1), c), u.idle[0]
 	}
 	u.mu.Unlock()
 	if c != nil {

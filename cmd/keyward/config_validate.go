@@ -19,7 +19,7 @@ import (
 )
 
 // notYet are the flags whose feature this version does not have: any value but the default is refused, never ignored.
-var notYet = []string{"intercept", "intercept-passthrough", "isolate-upstreams", "otlp-endpoint"}
+var notYet = []string{"intercept", "intercept-passthrough", "otlp-endpoint"}
 
 // validate checks every setting and reports all that is wrong. It opens no file and no socket; names of users and groups are looked up.
 func (c *Config) validate(k Known, p *problems) {

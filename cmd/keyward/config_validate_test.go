@@ -84,7 +84,6 @@ func TestBadFlagsAreNamedWithTheirFix(t *testing.T) {
 		{"--config /no/such.yaml", `--config "/no/such.yaml": no such file or directory`},
 		{"--intercept", "--intercept: not available in this version"},
 		{"--intercept-passthrough", "--intercept-passthrough: not available in this version"},
-		{"--isolate-upstreams", "--isolate-upstreams: not available in this version"},
 		{"--otlp-endpoint http://x", "--otlp-endpoint: not available in this version"},
 		{"--webhook-target 127.0.0.1:3000", "--webhook-target: must be a URL"},
 		{"--webhook-target unix:app.sock:/x", "--webhook-target: must be unix:/SOCKET:/PATH"},

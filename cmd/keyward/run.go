@@ -260,7 +260,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
 	})
 	if err != nil {
