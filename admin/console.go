@@ -25,7 +25,7 @@ func (a *API) forConsole(r *http.Request) bool {
 	case "", "/healthz", "/readyz", "/metrics", "/api":
 		return false
 	default:
-		return path[0] == '/' && !strings.HasPrefix(path, "/api/")
+		return path[0] == '/' && !strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, "/debug/")
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"unsafe"
 )
 
 // A socket reads and writes a connection as the net package does, by the same poller and under the same deadlines, but does not tell the
@@ -78,14 +77,14 @@ func (s *socket) write(b []byte) (int, error) {
 
 func (t *transfer) read(fd uintptr) bool {
 	for {
-		n, _, err := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)))
+		n, err := readSocket(fd, t.b)
 		switch err {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
 			return false
 		case 0:
-			t.n = int(n)
+			t.n = n
 		}
 		t.err = err
 		return true
@@ -94,11 +93,10 @@ func (t *transfer) read(fd uintptr) bool {
 
 func (t *transfer) write(fd uintptr) bool {
 	for t.n < len(t.b) {
-		rest := t.b[t.n:]
-		n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(rest))), uintptr(len(rest)))
+		n, err := writeSocket(fd, t.b[t.n:])
 		switch err {
 		case 0:
-			t.n += int(n)
+			t.n += n
 		case syscall.EINTR:
 		case syscall.EAGAIN:
 			return false

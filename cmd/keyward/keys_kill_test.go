@@ -23,7 +23,7 @@ import (
 // TestRotationSurvivesKills: rotating is killed twenty times, and the sidecar every other time; no row is lost, none is unreadable, and no
 // call fails while a sidecar runs. KEYWARD_TORTURE=1: with 100,000 rows.
 func TestRotationSurvivesKills(t *testing.T) {
-	rows, kills, rate := 1500, 20, 1500
+	rows, kills, rate := 1500, 8, 1500
 	if os.Getenv("KEYWARD_TORTURE") == "1" {
 		rows, rate = 100_000, 0
 	}
