@@ -191,7 +191,7 @@ func testWatchTwo(t *testing.T, e engine) {
 	}
 	for _, w := range []*watch{a, b} {
 		var told []Change
-		eventually(t, time.Second, "both are told", func() bool {
+		eventually(t, 3*time.Second, "both are told", func() bool {
 			told = append(told, w.take()...)
 			return slices.Contains(told, Change{KindCredential, "acme"}) && slices.Contains(told, want)
 		})
