@@ -32,7 +32,9 @@ func (p *Proxy) reply(c *call) *refusal {
 		c.red.forms.overwrite(v) // the header's own memory
 	}
 	c.mark(h)
-	if p.draining.Load() {
+	if p.draining.Load() || c.upload != nil && !c.upload.ends() {
+		// The server library looks at the request's body when the handler has returned, unless the connection ends in any case: not while the
+		// upload still reads it.
 		c.ctx.SetConnectionClose()
 	}
 	none := c.ctx.IsHead() || c.status == fasthttp.StatusNoContent || c.status == fasthttp.StatusNotModified

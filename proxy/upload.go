@@ -127,6 +127,21 @@ func (up *upload) finished() bool {
 	}
 }
 
+// ends says whether the upload is over, or is so in a moment: a provider that has all of the body may answer before its end was noticed.
+func (up *upload) ends() bool {
+	if up.finished() {
+		return true
+	}
+	moment := time.NewTimer(time.Millisecond)
+	defer moment.Stop()
+	select {
+	case <-up.done:
+		return true
+	case <-moment.C:
+		return false
+	}
+}
+
 // stopUpload ends an upload that still runs and waits for it; both connections are done with then. It returns what the caller did
 // wrong, if that is what ended the upload.
 func (c *call) stopUpload() *refusal {
