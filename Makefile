@@ -33,16 +33,19 @@ generate: ## writes what is generated: the flag table in docs/cli.md and the lik
 	go generate ./...
 
 # Allocations are counted without the race detector, which makes some of its own. One package at a time: several hold the program to time
-# limits that a machine of two cores keeps only for one of them. The attacks on the built program (their quick forms) run without the race
+# limits that a machine of two cores keeps only for one of them. The program's own tests mostly wait for it, and run beside the others. The attacks on the built program (their quick forms) run without the race
 # detector: the program is a process of its own, and none of theirs.
 .PHONY: test
-test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs; installs what they need when it may
+test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs, the console in Chromium; installs what they need when it may
 	@tools/testdeps.sh
 	@flags=$$(tools/raceflags.sh); \
-	go test $$flags -p 1 -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v /torture$$); \
+	go test $$flags -p 1 -timeout 20m -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v -e /torture$$ -e /cmd/keyward$$) & \
+	go test $$flags -timeout 20m -skip Allocate $(TESTFLAGS) ./cmd/keyward; \
+	wait $$!; \
 	go test $(TESTFLAGS) ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
-	cd examples && go test $$flags $(TESTFLAGS) ./...
+	(cd examples && go test $$flags $(TESTFLAGS) ./...); \
+	cd console/e2e && go test -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: torture
 torture: ## runs what attacks the built program, in its long forms (more than an hour), and prints a table
@@ -52,6 +55,7 @@ torture: ## runs what attacks the built program, in its long forms (more than an
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 150m ./torture || failed=1; \
 	grep -e figure: -e '^--- FAIL' "$$out" || true; \
 	exit $$failed
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 60m -run TestRotationSurvivesKills ./cmd/keyward
 	cd examples && KEYWARD_ORACLE_CASES=100000 go test -v -count=1 -timeout 30m -run VendorsSDKs .
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m -run 'Storm|EnsureSurvivesKills' ./assistant ./cmd/keyward
 
@@ -69,6 +73,7 @@ lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabil
 	@go mod tidy -diff
 	@$(TOOL) golangci-lint run ./...
 	@cd examples && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd console/e2e && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@tools/vulncheck.sh
 
 .PHONY: fmt
@@ -103,6 +108,10 @@ cover: ## measures which statements the tests reach: cover.out
 	@tools/testdeps.sh
 	go test -coverpkg=./... -coverprofile=cover.out $(TESTFLAGS) ./...
 	@go tool cover -func=cover.out | tail -n 1
+
+.PHONY: pictures
+pictures: ## makes the console's pictures in docs/console anew
+	cd console/e2e && go test -count=1 -run EveryPage . -args -update
 
 .PHONY: clean
 clean: ## removes what was built and measured

@@ -51,6 +51,25 @@ func TestPrintedCommandsRunAsTyped(t *testing.T) {
 	}
 }
 
+// The console of a first try needs no log-in, and shows what was made up.
+func TestConsoleOfAFirstTryIsOpen(t *testing.T) {
+	dir := folder(t)
+	admin := freeAddress(t)
+	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen= --webhook-listen= --admin-listen "+admin)
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "http://"+admin+"/\n"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it never printed where the console is")
+		}
+	}
+	page, err := exec.Command("curl", "-sS", "--fail", "--max-time", "20", "http://"+admin+"/").CombinedOutput()
+	if err != nil || !bytes.Contains(page, []byte(`href="/orgs/demo"`)) {
+		t.Errorf("%v\n%s", err, page)
+	}
+	if api, err := exec.Command("curl", "-sS", "--fail", "--max-time", "20", "http://"+admin+"/api/orgs").CombinedOutput(); err == nil {
+		t.Errorf("the API is open too: %s", api)
+	}
+}
+
 // built is the program, built once for these tests in builtIn.
 var (
 	builtIn string

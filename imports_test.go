@@ -27,12 +27,19 @@ var mayImport = map[string][]string{
 	"store":      {"migrations"},
 	"cache":      {"store"},
 	"credential": {"provider", "seal", "store"},
+	"keysource":  {"seal"},
+	"lastgood":   {"seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
 	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
 	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
+
+	// Beside the paths: an app's own tables, carried over once.
+	"legacy": {"provider", "seal", "store", "credential"},
+	// A client of the admin API, which it is handed as an http.Handler.
+	"console": {},
 
 	// The only package that knows an exporter.
 	"telemetry": {},
@@ -45,8 +52,8 @@ var mayImport = map[string][]string{
 	"torture": {"standin"},
 
 	"cmd/keyward": {
-		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin",
-		"telemetry",
+		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin", "console",
+		"telemetry", "keysource", "legacy", "lastgood",
 	},
 
 	// These tests.
@@ -65,16 +72,19 @@ var testsMayImport = map[string][]string{
 	"assistant":  {"standin", "cache"},
 	"admin":      {"standin", "cache"},
 	"torture":    {"store"},
+	"console":    {"admin", "caller", "credential", "seal", "store"},
 }
 
 // oneHome are libraries that belong to one place: whoever else needs one of them, needs that place.
 var oneHome = map[string][]string{
 	"github.com/valyala/fasthttp":       {"proxy", "webhook", "bench", "cmd/keyward"},
 	"github.com/dgraph-io/ristretto/v2": {"cache"},
-	"github.com/jackc/pgx/v5":           {"store", "migrations", "internal/pgtest"},
-	"github.com/ncruces/go-sqlite3":     {"store", "migrations"},
+	"github.com/jackc/pgx/v5":           {"store", "migrations", "legacy", "internal/pgtest"},
+	"github.com/ncruces/go-sqlite3":     {"store", "migrations", "legacy"},
 	"github.com/pressly/goose/v3":       {"store", "migrations"},
 	"go.opentelemetry.io/otel":          {"telemetry"},
+	"github.com/aws/aws-sdk-go-v2":      {"keysource"},
+	"github.com/aws/smithy-go":          {"keysource"},
 	"github.com/spf13/pflag":            {"cmd/keyward", "bench"},
 	"go.yaml.in/yaml/v3":                {"cmd/keyward"},
 }

@@ -54,6 +54,8 @@ type Options struct {
 	ConsentReturn string
 	// Assistants makes and removes Vapi assistants.
 	Assistants Assistants
+	// Local switches credentials off in this sidecar alone.
+	Local Local
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
 	// Profiles answers /debug/pprof/ on the unix socket, never over TCP. Nil: there is no such path.
@@ -71,6 +73,7 @@ type API struct {
 	o       Options
 	mux     *http.ServeMux
 	guesses *guesses
+	console http.Handler // nil: none
 }
 
 // A route is one row of the table that the API consists of.
@@ -100,6 +103,7 @@ func routes() []route {
 		{"GET", "/healthz", (*API).healthz},
 		{"GET", "/readyz", (*API).readyz},
 		{"GET", "/api/openapi.json", (*API).openAPI},
+		{"GET", "/api/whoami", (*API).whoAmI},
 		{"GET", "/api/providers", (*API).listProviders},
 		{"GET", "/api/orgs", (*API).listOrgs},
 		{"GET", orgIntegrations, (*API).listIntegrations},
@@ -136,9 +140,11 @@ func routes() []route {
 		{"GET", deliveries + "/{delivery}", (*API).showDelivery},
 		{"POST", deliveries + "/{delivery}/redeliver", (*API).redeliver},
 		{"POST", integration + "/webhook-test", (*API).testWebhook},
+		{"GET", "/api/local/disabled", (*API).listLocal},
+		{"PUT", "/api/local/disabled/{org}/{provider}", (*API).disableLocally},
+		{"DELETE", "/api/local/disabled/{org}/{provider}", (*API).enableLocally},
 		{"GET", "/api/audit", (*API).listEvents},
 		{"GET", "/api/stats", (*API).stats},
-		{"GET", "/debug/pprof/{profile...}", (*API).profile},
 	}
 	for _, r := range all {
 		if rest, ok := strings.CutPrefix(r.path, orgIntegrations); ok {
@@ -152,7 +158,11 @@ func routes() []route {
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux(), guesses: newGuesses()}
 	ends := map[string]endpoint{"/": {a: a}} // whatever no route has
-	for _, r := range routes() {
+	all := routes()
+	if o.Profiles != nil { // Go's own, for who debugs the program: no part of the API
+		all = append(all, route{"GET", "/debug/pprof/{profile...}", (*API).profile})
+	}
+	for _, r := range all {
 		e, ok := ends[r.path]
 		if !ok {
 			e = endpoint{a, r.path, map[string]handler{}}
@@ -196,6 +206,10 @@ type call struct {
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { wiped(w, r, a.serve) }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {
+	if a.forConsole(r) {
+		a.serveConsole(w, r)
+		return
+	}
 	if p := r.URL.Path; p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/")) {
 		endpoint{a: a}.ServeHTTP(w, r)
 		return
@@ -213,10 +227,7 @@ type endpoint struct {
 // ServeHTTP answers one request and logs one line about it. Paths, queries and bodies are not logged, the pattern is.
 func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context())}
-	w.Header().Set("Keyward-Request-Id", c.id)
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	c := begin(w, r)
 	defer func() {
 		clear(c.body)
 		if p := recover(); p != nil {
@@ -240,6 +251,15 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		e.a.refused(c, e.pattern, p)
 		c.problem(p)
 	}
+}
+
+// begin is a call, with the headers that every answer has.
+func begin(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context())}
+	w.Header().Set("Keyward-Request-Id", c.id)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	return c
 }
 
 func (e endpoint) answer(c *call) error {
@@ -283,7 +303,11 @@ func (e endpoint) log(c *call, took time.Duration) {
 	if e.pattern == "/healthz" || e.pattern == "/readyz" {
 		return // probes come every few seconds for ever
 	}
-	ev := e.a.o.Log.Info().Str("request_id", c.id).Str("method", c.r.Method).Str("route", e.pattern).Int("status", c.wrote).
+	level := zerolog.InfoLevel
+	if e.pattern == "/api/stats" && c.wrote == http.StatusOK {
+		level = zerolog.DebugLevel // who watches asks every second
+	}
+	ev := e.a.o.Log.WithLevel(level).Str("request_id", c.id).Str("method", c.r.Method).Str("route", e.pattern).Int("status", c.wrote).
 		Str("by", c.by.Name).Str("from", c.by.From).Dur("took", took)
 	if org, err := c.org(); err == nil {
 		ev.Str("org", org)

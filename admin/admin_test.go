@@ -65,7 +65,7 @@ func newServer(t testing.TB, url string, change ...func(*Options)) *server {
 		t.Fatal(err)
 	}
 	s.db, s.keeper = db, &credential.Keeper{DB: db, Keys: seal.Generate()}
-	o := Options{DB: db, Keeper: s.keeper, Log: log, UID: uint32(os.Geteuid()), Version: "test"}
+	o := Options{DB: db, Keeper: s.keeper, Log: log, UID: uint32(os.Geteuid()), Version: "test", Local: nothingLocal}
 	for _, f := range change {
 		f(&o)
 	}
@@ -231,3 +231,6 @@ func engines(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, sqliteURL(t)) })
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.New(t)) })
 }
+
+// nothingLocal switches nothing off.
+var nothingLocal = Local{List: func() []LocalOff { return nil }, Set: func(store.Ref, bool) (bool, error) { return true, nil }}

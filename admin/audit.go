@@ -236,6 +236,8 @@ var actions = map[string]string{
 	"DELETE /api/orgs/{org}/integrations/{provider}/next":       "credential.put",
 	"POST /api/orgs/{org}/integrations/{provider}/next/promote": "credential.put",
 	"POST /api/orgs/{org}/integrations/{provider}/webhook-test": "webhook.test",
+	"PUT /api/local/disabled/{org}/{provider}":                  "credential.disable-local",
+	"DELETE /api/local/disabled/{org}/{provider}":               "credential.enable-local",
 	"PUT /api/assistants/{assistant}":                           "assistant.put",
 	"DELETE /api/assistants/{assistant}":                        "assistant.delete",
 	"PUT /api/orgs/{org}/agents/{role}":                         "agent.put",

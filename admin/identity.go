@@ -72,6 +72,22 @@ func (a *API) identify(ctx context.Context, token, from string) (identity, error
 	return identity{Actor: store.Actor{Name: "admin token " + row.Name, From: from}, org: row.Org, tokenID: row.ID}, nil
 }
 
+// whoAmI says as whom the API takes who asks: what a console or a script may offer to do.
+func (a *API) whoAmI(c *call) error {
+	if _, err := c.query(); err != nil {
+		return err
+	}
+	role := store.RoleOperator
+	if c.who.org != "" {
+		role = store.RoleOrg
+	}
+	return c.json(http.StatusOK, struct {
+		Name string `json:"name"`
+		Role string `json:"role"`
+		Org  string `json:"org"`
+	}{c.who.Name, role, c.who.org})
+}
+
 // bearer is the token of the Authorization header; without the header there is none, and one of another form is an error.
 func bearer(r *http.Request) (token string, given bool, err error) {
 	values := r.Header.Values("Authorization")
@@ -87,7 +103,7 @@ func bearer(r *http.Request) (token string, given bool, err error) {
 
 // shared are the paths without an org that are not for operators alone: what they answer an org-bound token is its own org's.
 var shared = map[string]bool{
-	"/api/openapi.json": true, "/api/providers": true, "/api/orgs": true, "/api/assistants": true, "/api/assistants/{assistant}": true,
+	"/api/openapi.json": true, "/api/whoami": true, "/api/providers": true, "/api/orgs": true, "/api/assistants": true, "/api/assistants/{assistant}": true,
 	"/api/webhooks/deliveries": true, "/api/webhooks/deliveries/{delivery}": true, "/api/webhooks/deliveries/{delivery}/redeliver": true,
 	"/api/audit": true,
 }
@@ -97,6 +113,8 @@ func (c *call) permit(pattern string) error {
 	switch {
 	case c.who.org == "":
 		return nil
+	case strings.HasPrefix(pattern, "/api/local/"): // it is about this sidecar
+		return problemOperators
 	case strings.Contains(pattern, "{org}"):
 		if !c.who.reaches(c.r.PathValue("org")) {
 			return problemNoSuchOrg

@@ -259,6 +259,7 @@ func TestTokenOnTheSocketNarrowsItsPeer(t *testing.T) {
 	s.must(200, "GET", "/api/orgs/acme/integrations", "", acme.header)
 	s.refuse(404, "not_found", "GET", "/api/orgs/globex/integrations", "", acme.header)
 	s.refuse(403, "role_forbidden", "GET", "/api/admin-tokens", "", acme.header)
+	s.refuse(403, "role_forbidden", "PUT", "/api/local/disabled/acme/twilio", "", acme.header)
 	s.refuse(401, "unauthenticated", "GET", "/api/orgs", "", "Authorization: Bearer kwa"+strings.Repeat("0", 43))
 }
 
@@ -332,5 +333,19 @@ func TestGuessingIsLimited(t *testing.T) {
 	s.must(200, "GET", "/api/orgs", "")                       // the socket is another door
 	if a := s.askAt("http://"+s.tcp, "GET", "/readyz", ""); a.status != 200 {
 		t.Errorf("probes are not guesses: %d", a.status)
+	}
+}
+
+func TestWhoAsksIsToldWhoItIs(t *testing.T) {
+	s := newServer(t, sqliteURL(t))
+	ops := s.must(201, "POST", "/api/admin-tokens", `{"name":"ops","role":"operator"}`).object(t)["token"].(string)
+	acme := s.must(201, "POST", "/api/admin-tokens", `{"name":"backend","org":"acme"}`).object(t)["token"].(string)
+	for token, want := range map[string]string{
+		ops:  `{"name":"admin token ops","role":"operator","org":""}`,
+		acme: `{"name":"admin token backend","role":"org","org":"acme"}`,
+	} {
+		if a := s.askAt("http://"+s.tcp, "GET", "/api/whoami", "", "Authorization: Bearer "+token); a.status != 200 || strings.TrimSpace(a.body) != want {
+			t.Errorf("%d %s, want %s", a.status, a.body, want)
+		}
 	}
 }

@@ -127,7 +127,7 @@ func (a *API) fromBrowser(r *http.Request) error {
 	if !a.o.AnyHost && !ownHost(r) {
 		return problemHost
 	}
-	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
+	if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host && origin != "https://"+r.Host { // TLS may end in front of us
 		return problemBrowser
 	}
 	switch r.Header.Get("Sec-Fetch-Site") {

@@ -10,7 +10,8 @@
 // What is served, and when it is not:
 //   - An entry is used for TTL after it was read. Without a live change feed, for one second: a change might have gone unheard.
 //   - Where the store cannot be reached, an entry goes on being used for MaxStale after it was read, unless a Change named it. Whoever
-//     has no entry is refused at once (breaker.go): a store that is down costs an unknown org milliseconds, not a timeout.
+//     has no entry is refused at once (breaker.go): a store that is down costs an unknown org milliseconds, not a timeout. With a Fallback,
+//     he is served from there. An org that is strict is refused in either case.
 //   - What the store does not have is remembered for seconds, in a small table of its own (negative.go).
 //
 // Ages count from the moment that a read began, on the monotonic clock: what the store said may be as old as that.
@@ -46,8 +47,22 @@ type Options struct {
 	// FeedLive says whether changes made elsewhere are being heard of, as DB.FeedLive does. It is called on every request. Nil: they are
 	// not, and rows are confirmed with the store every second.
 	FeedLive func() bool
+	// Strict says whether an org fails closed: while the store cannot be reached, its credentials are not used. Nil: no org does.
+	Strict func(org string) bool
+	// Fallback is asked when the store cannot be reached and there is nothing here that may be used. Nil: none is.
+	Fallback Fallback
 	// Now is the clock. Nil: the system's monotonic one.
 	Now func() time.Time
+}
+
+// A Fallback knows what the store has said, of all rows. It says nil for a row of which it knows that it has changed, and for all rows
+// when they are too old; so it must have heard of each Change before the cache has.
+type Fallback interface {
+	Credential(ref store.Ref) *store.Credential
+	Assistant(id string) *store.Assistant
+	Token(hash [32]byte) *store.Token
+	// Doubt tells it that the store says otherwise now.
+	Doubt(change store.Change)
 }
 
 // maxSize keeps a mistyped size from asking for more memory than a machine has: ristretto reserves about 30 bytes per row beforehand.
@@ -122,17 +137,24 @@ func New(r store.Reader, o Options) (*Cache, error) {
 			row, _, err := r.Credential(ctx, ref)
 			return row, err
 		},
-		owns: func(row *store.Credential, ref store.Ref) bool { return row.Ref == ref },
+		owns:     func(row *store.Credential, ref store.Ref) bool { return row.Ref == ref },
+		strict:   func(ref store.Ref) bool { return o.Strict != nil && o.Strict(ref.Org) },
+		fallback: func(ref store.Ref) *store.Credential { return o.Fallback.Credential(ref) },
+		same:     func(a, b *store.Credential) bool { return a.Version == b.Version },
+		named:    func(ref store.Ref) store.Change { return store.Change{Kind: store.KindCredential, ID: ref.Org} },
 	}); err != nil {
 		return nil, err
 	}
 	if c.assistants, err = newTable(c.core, kind[string, store.Assistant]{
-		place: func(id string) place { h := maphash.String(names, id); return place{row: h, owner: h} },
-		owner: func(id string) (uint64, bool) { return maphash.String(names, id), id != "" },
-		clone: strings.Clone,
-		name:  appendPart,
-		read:  r.Assistant,
-		owns:  func(row *store.Assistant, id string) bool { return row.ID == id },
+		place:    func(id string) place { h := maphash.String(names, id); return place{row: h, owner: h} },
+		owner:    func(id string) (uint64, bool) { return maphash.String(names, id), id != "" },
+		clone:    strings.Clone,
+		name:     appendPart,
+		read:     r.Assistant,
+		owns:     func(row *store.Assistant, id string) bool { return row.ID == id },
+		fallback: func(id string) *store.Assistant { return o.Fallback.Assistant(id) },
+		same:     func(a, b *store.Assistant) bool { return a.Version == b.Version },
+		named:    func(id string) store.Change { return store.Change{Kind: store.KindAssistant, ID: id} },
 	}); err != nil {
 		return nil, err
 	}
@@ -146,10 +168,15 @@ func New(r store.Reader, o Options) (*Cache, error) {
 			}
 			return hashOf([32]byte(b)), true
 		},
-		clone: func(token [32]byte) [32]byte { return token },
-		name:  func(dst []byte, token [32]byte) []byte { return append(dst, token[:]...) },
-		read:  r.Token,
-		owns:  func(row *store.Token, token [32]byte) bool { return row.Hash == token },
+		clone:    func(token [32]byte) [32]byte { return token },
+		name:     func(dst []byte, token [32]byte) []byte { return append(dst, token[:]...) },
+		read:     r.Token,
+		owns:     func(row *store.Token, token [32]byte) bool { return row.Hash == token },
+		fallback: func(token [32]byte) *store.Token { return o.Fallback.Token(token) },
+		same:     func(*store.Token, *store.Token) bool { return true }, // one is only ever revoked
+		named: func(token [32]byte) store.Change {
+			return store.Change{Kind: store.KindToken, ID: hex.EncodeToString(token[:])}
+		},
 	}); err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ var (
 // unasked.
 func (t *table[K, V]) load(ctx context.Context, p place, key K, held *entry[K, V]) (*V, bool, error) {
 	if t.breaker.refuses(t.clock()) {
-		return t.without(held, p, errRefused)
+		return t.without(held, p, key, errRefused)
 	}
 	key = t.clone(key)
 	for range maxReads {
@@ -42,7 +42,7 @@ func (t *table[K, V]) load(ctx context.Context, p place, key K, held *entry[K, V
 		flight := t.flights.DoChan(t.flight(key, s), func() (any, error) { return t.fetch(p, key, s) })
 		e, err := t.await(ctx, flight, held)
 		if err != nil {
-			return t.without(held, p, err)
+			return t.without(held, p, key, err)
 		}
 		// If the generation fell while the row was read, then after this call began, and at most the age of the load ago. A load that was
 		// slow might so hand out a row for longer than any revoked one may be used.
@@ -91,13 +91,35 @@ func (t *table[K, V]) await(ctx context.Context, flight <-chan singleflight.Resu
 	}
 }
 
-// without is the answer when the store cannot be reached: what the cache has, unless a change named it or it is too old.
-func (t *table[K, V]) without(held *entry[K, V], p place, err error) (*V, bool, error) {
-	if held == nil || held.row == nil || !t.fence.unnamed(held.stamp, p.owner) || t.clock()-held.begun > t.MaxStale {
+// without is the answer when the store cannot be reached: what the cache has, unless a change named it or it is too old; else what the
+// fallback has.
+func (t *table[K, V]) without(held *entry[K, V], p place, key K, err error) (*V, bool, error) {
+	if t.strict != nil && t.strict(key) {
+		return nil, false, err
+	}
+	if held != nil && held.row != nil && t.fence.unnamed(held.stamp, p.owner) && t.clock()-held.begun <= t.MaxStale {
+		t.stale.Add(1)
+		return held.row, true, nil
+	}
+	if t.Fallback == nil || held != nil && held.row == nil { // the store has said that it is gone
+		return nil, false, err
+	}
+	row := t.fallback(key)
+	if row == nil || !t.owns(row, key) {
 		return nil, false, err
 	}
 	t.stale.Add(1)
-	return held.row, true, nil
+	return row, true, nil
+}
+
+// compare tells the fallback when the store has said something else than it has.
+func (t *table[K, V]) compare(key K, row *V) {
+	if t.Fallback == nil {
+		return
+	}
+	if have := t.fallback(key); have != nil && (row == nil || !t.same(row, have)) {
+		t.Fallback.Doubt(t.named(key))
+	}
 }
 
 // fetch is one flight: it reads the row and puts it into the cache. Its only error is store.ErrUnavailable.
@@ -109,6 +131,9 @@ func (t *table[K, V]) fetch(p place, key K, s stamp) (*entry[K, V], error) {
 	begun := t.clock()
 	// Another flight may have landed between the caller's look and this one's start.
 	if e, ok := t.rows.Get(p.row); ok && e.key == key && t.holds(e, p, begun) {
+		return e, nil
+	}
+	if e := t.landed.get(p, key); e != nil && t.holds(e, p, begun) {
 		return e, nil
 	}
 	if e := t.none.get(p, key); e != nil && t.holds(e, p, begun) {
@@ -123,6 +148,7 @@ func (t *table[K, V]) fetch(p place, key K, s stamp) (*entry[K, V], error) {
 	if err != nil {
 		return nil, err
 	}
+	t.compare(key, row)
 	e := &entry[K, V]{key: key, row: row, stamp: s, begun: begun}
 	t.keep(p, e)
 	return e, nil
@@ -160,10 +186,17 @@ func (t *table[K, V]) keep(p place, e *entry[K, V]) {
 	if e.row != nil {
 		t.rows.Set(p.row, e, 1)
 		t.rows.Wait() // Set is buffered: without it, those who come next would load again
+		held, ok := t.rows.Get(p.row)
+		if old := t.landed.get(p, e.key); old != nil && e.supersedes(old) || old == nil && (!ok || held.key != e.key) {
+			t.landed.put(p, e) // what landed before must not be served again when the rows drop this one
+		}
 		return
 	}
 	if _, held := t.rows.Get(p.row); held {
 		t.rows.Set(p.row, e, 1) // what was there must not be served when the store goes down: it is known to be gone
+	}
+	if t.landed.get(p, e.key) != nil {
+		t.landed.put(p, e) // likewise
 	}
 	if len(t.name(nil, e.key)) <= maxRemembered {
 		t.none.put(p, e)

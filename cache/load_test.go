@@ -41,6 +41,43 @@ func TestManyMissesAreOneLoad(t *testing.T) {
 	}
 }
 
+// A full cache of busy orgs does not let a new one in at its first request; those who come just after it do not load it again all the same.
+func TestManyMissesAreOneLoadWhenTheCacheIsFull(t *testing.T) {
+	f := newFake()
+	c := newCache(t, f, Options{Size: 16, FeedLive: always})
+	for i := range 16_000 {
+		busy := store.Ref{Org: "busy" + string(rune('a'+i%16)), Provider: "twilio"}
+		if i < 16 {
+			f.put(busy, 1)
+		}
+		version(t, c, busy)
+	}
+	for i := range 20 {
+		quiet := store.Ref{Org: "quiet" + string(rune('a'+i)), Provider: "twilio"}
+		f.put(quiet, 1)
+		f.reads.Store(0)
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				for range 20 {
+					if row, _, err := c.Credential(context.Background(), quiet); err != nil || row.Ref != quiet {
+						t.Errorf("%v: %v, %v", quiet, row, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := f.reads.Load(); n != 1 {
+			t.Errorf("%v: 1,000 requests made %d loads", quiet, n)
+		}
+		f.put(quiet, 2)
+		c.Apply(changed(quiet))
+		if v := version(t, c, quiet); v != 2 {
+			t.Errorf("%v: version %d after a change", quiet, v)
+		}
+	}
+}
+
 // The load is the cache's own: the caller that set it off may go away without failing those who joined.
 func TestCallerGoesAway(t *testing.T) {
 	f := newFake()

@@ -20,6 +20,11 @@ type kind[K comparable, V any] struct {
 	name  func(dst []byte, key K) []byte         // without ambiguity
 	read  func(context.Context, K) (*V, error)
 	owns  func(*V, K) bool // the row is the one that was asked for
+
+	strict   func(K) bool // nil: none is
+	fallback func(K) *V
+	same     func(a, b *V) bool
+	named    func(K) store.Change // what a change to the row is announced as
 }
 
 // A place is where a key's row and its owner's generation are found. Two keys may share either, so neither is taken for the key.
@@ -48,12 +53,17 @@ type table[K comparable, V any] struct {
 	kind[K, V]
 	fence   fence
 	rows    *ristretto.Cache[uint64, *entry[K, V]]
-	none    negatives[K, V]
+	none    latest[K, V] // the store does not have them
+	landed  latest[K, V] // just read, and not in rows
 	flights singleflight.Group
 
 	counts                                      [64]counter // by place, so that no two orgs' requests meet on one cache line
 	negativeHits, stale, loads, errors, evicted atomic.Uint64
 }
+
+// landings is how many rows are remembered that ristretto did not take. It lets a row in that is asked for more often than the one that would
+// have to go, so one that is new to a full cache is refused at first: those who ask for it at the same time would all read it.
+const landings = 256
 
 // A counter counts the lookups of some keys. Those that have begun and neither hit nor missed yet are inside ristretto, which must not be
 // closed under them.
@@ -63,7 +73,7 @@ type counter struct {
 }
 
 func newTable[K comparable, V any](c *core, k kind[K, V]) (*table[K, V], error) {
-	t := &table[K, V]{core: c, kind: k, none: newNegatives[K, V](c.NegativeSize)}
+	t := &table[K, V]{core: c, kind: k, none: newLatest[K, V](c.NegativeSize), landed: newLatest[K, V](landings)}
 	rows, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[K, V]]{
 		NumCounters: int64(c.Size) * 10, // ristretto's advice
 		MaxCost:     int64(c.Size),
@@ -93,7 +103,7 @@ func (t *table[K, V]) get(ctx context.Context, key K) (row *V, cached bool, err 
 	now := t.clock()
 	held, ok := t.rows.Get(p.row)
 	if !ok || held.key != key {
-		held = nil
+		held = t.landed.get(p, key)
 	}
 	if held != nil && held.row != nil && t.holds(held, p, now) {
 		n.hit.Add(1)

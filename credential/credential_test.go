@@ -99,6 +99,51 @@ func TestOpenOnlyForWhatItWasSealedFor(t *testing.T) {
 	refuse("nothing", func(c *store.Credential) { c.Sealed = nil })
 }
 
+// Whoever may write to the store exchanges what is sealed, with the columns that go with it or without: of any two rows, of all orgs,
+// providers, versions and keys, none opens in the other's place.
+func TestNoTwoRowsCanBeSwapped(t *testing.T) {
+	keys := seal.Generate()
+	var rows []*store.Credential
+	for turn := range 3 {
+		for _, org := range []string{"acme", "acme.", "globex", "a"} {
+			for _, name := range []string{"twilio", "vapi", "resend", "elevenlabs", "google_calendar"} {
+				for version := range int64(3) {
+					c := sealed(keys, store.Ref{Org: org, Provider: name}, version+1, twilioValues(fmt.Sprint(org, name, version, turn)))
+					c.KeyID = keys.PrimaryID()
+					rows = append(rows, c)
+				}
+			}
+		}
+		added := keys.Add()
+		if err := keys.Promote(added.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tried := 0
+	for i, a := range rows {
+		for j, b := range rows {
+			if a.Ref == b.Ref && a.SealedVersion == b.SealedVersion {
+				continue // the same row, sealed by an older key: it says the same
+			}
+			swapped, whole := *a, *b
+			swapped.Sealed, swapped.KeyID = b.Sealed, b.KeyID
+			whole.Ref = a.Ref
+			for _, row := range []*store.Credential{&swapped, &whole} {
+				if row == &whole && a.Ref == b.Ref {
+					continue // an older version brought back whole is the store's to refuse
+				}
+				tried++
+				if _, _, err := Open(keys, row, nil); !errors.Is(err, ErrUnreadable) {
+					t.Fatalf("row %d in the place of row %d: %v", j, i, err)
+				}
+			}
+		}
+	}
+	if tried < 50_000 {
+		t.Errorf("%d swaps tried", tried)
+	}
+}
+
 func TestOpenAllocatesNothing(t *testing.T) {
 	keys := seal.Generate()
 	row := sealed(keys, acmeTwilio, 1, twilioValues("9f8e7d6c5b4a39281706f5e4d3c2b1a0"))

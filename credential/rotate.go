@@ -118,7 +118,12 @@ func (k *Keeper) Retire(ctx context.Context, by store.Actor) error {
 	}
 	var errs []error
 	for _, ref := range refs {
-		_, err := k.Promote(ctx, by, ref, nil)
+		_, err := k.unstage(ctx, by, ref, nil, func(row *store.Credential) *store.Credential {
+			if row.Former(time.Now()) != nil {
+				return nil // another one was staged meanwhile, and its former one has its time before it
+			}
+			return row
+		})
 		if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, ErrNotStaged) && !errors.Is(err, store.ErrConflict) { // another sidecar was first
 			errs = append(errs, err)
 		}

@@ -20,19 +20,23 @@ type callerConn struct {
 	rule *caller.Rule  // of the peer; nil on TCP and for a peer that no rule fits
 	from *caller.Rules // that rule came from: another one is looked up after a reload
 
-	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served
-	closed     atomic.Bool
-	waiting    atomic.Pointer[call] // decided and not served yet (see await); whoever takes it out ends it
-	head       headWatch
-	writeUntil int64 // when the write deadline was last moved, in coarse seconds
-	poll       []unix.PollFd
-	events     int16
-	checkFn    func(fd uintptr) // built once: checking costs no allocation
+	sock      *socket // nil: the connection is no socket
+	deadline  readDeadline
+	idleSince atomic.Int64 // nanoseconds since started; 0: a request is being served
+	closed    atomic.Bool
+	waiting   atomic.Pointer[call] // decided and not served yet (see await); whoever takes it out ends it
+	head      headWatch
+	renewed   time.Duration // when the write deadline was last moved, since started
+	poll      []unix.PollFd
+	events    int16
+	checkFn   func(fd uintptr) // built once: checking costs no allocation
 }
 
 func newCallerConn(c net.Conn, l *Listener) *callerConn {
 	cc := &callerConn{Conn: c, at: l, poll: make([]unix.PollFd, 1)}
-	cc.idleSince.Store(time.Now().UnixNano())
+	cc.sock = newSocket(c)
+	cc.deadline.over(c, cc.sock)
+	cc.idleSince.Store(int64(time.Since(started)))
 	cc.head.idle()
 	if sc, ok := c.(syscall.Conn); ok {
 		cc.raw, _ = sc.SyscallConn()
@@ -49,7 +53,7 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 // Read is fasthttp's way to the caller's bytes.
 func (c *callerConn) Read(b []byte) (n int, err error) {
 	defer c.guard(&err)
-	n, err = c.Conn.Read(b)
+	n, err = c.deadline.read(b)
 	if n > 0 {
 		if bad := c.head.look(b[:n]); bad != nil {
 			return 0, bad
@@ -61,12 +65,14 @@ func (c *callerConn) Read(b []byte) (n int, err error) {
 // Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.
 func (c *callerConn) Write(b []byte) (n int, err error) {
 	defer c.guard(&err)
-	now := time.Now()
-	if s := now.Unix(); s != c.writeUntil {
-		c.writeUntil = s
-		if err := c.Conn.SetWriteDeadline(now.Add(c.at.p.idle())); err != nil {
+	if now := time.Since(started); c.renewed == 0 || now-c.renewed >= time.Second {
+		c.renewed = now
+		if err := c.Conn.SetWriteDeadline(started.Add(now + c.at.p.idle())); err != nil {
 			return 0, err
 		}
+	}
+	if c.sock != nil {
+		return c.sock.write(b)
 	}
 	return c.Conn.Write(b)
 }

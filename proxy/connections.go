@@ -35,7 +35,7 @@ func (s *connections) closeIdle(now, patient time.Time, silent time.Duration) in
 	if now.After(patient) {
 		for _, c := range s.all() {
 			since := c.idleSince.Load()
-			if since > 0 && since < now.Add(-silent).UnixNano() && c.idleSince.CompareAndSwap(since, claimed) {
+			if since > 0 && since < int64(now.Add(-silent).Sub(started)) && c.idleSince.CompareAndSwap(since, claimed) {
 				_ = c.Close()
 			}
 		}
@@ -78,6 +78,6 @@ func connState(nc net.Conn, state fasthttp.ConnState) {
 		}
 	case fasthttp.StateIdle:
 		c.head.idle()
-		c.idleSince.Store(time.Now().UnixNano())
+		c.idleSince.Store(int64(time.Since(started)))
 	}
 }

@@ -15,8 +15,10 @@
 //	ask.go, suspect.go     questions of our own; who is told that a credential was refused
 //	inject.go              the head that goes to the provider, built in memory of ours
 //	upstream.go, guard.go  pooled connections to the provider, and what lies under their TLS
+//	dials.go               how many of them are made at once, and who waits for one
 //	forward.go, upload.go  sending, waiting, once more where that is safe; inflight.go bounds how much of it
 //	stream.go              the answer's body, as it comes; redact.go and mask.go take secrets out of it
+//	socket.go, deadline.go reading and writing, and until when, for the least that they can cost
 //	websocket.go           upgraded connections
 //	gone.go                whether the caller is still there
 //	errors.go, log.go      the answers that are Keyward's own; one decision line per request

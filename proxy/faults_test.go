@@ -25,7 +25,7 @@ import (
 //
 // KEYWARD_FAULT_SEED names one seed to look at, KEYWARD_FAULT_SEEDS how many to try; with KEYWARD_TORTURE=1 they are many.
 func TestEveryFault(t *testing.T) {
-	seeds, first := 2000, uint64(0)
+	seeds, first := 1500, uint64(0)
 	if os.Getenv("KEYWARD_TORTURE") == "1" {
 		seeds = 20_000
 	}

@@ -19,7 +19,7 @@ func (p *Proxy) fallBack(c *call) bool {
 	if c.head.body() && !c.bodyRead || c.route.provider.Exchange != nil {
 		return false
 	}
-	if p.look(c) != nil || c.row.Former(time.Now()) == nil { // promoted, taken back or disabled since
+	if p.look(c, time.Now()) != nil || c.row.Former(time.Now()) == nil { // promoted, taken back or disabled since
 		return false
 	}
 	c.former = true

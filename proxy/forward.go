@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/keyward/keyward/provider"
@@ -150,40 +151,62 @@ func readUpTo(b []byte, r io.Reader, limit int64) ([]byte, error) {
 	}
 }
 
+// whose is the org that connections are kept for, if they are not shared. It is good until the call ends.
+func (c *call) whose() string {
+	if !c.p.isolate {
+		return ""
+	}
+	return stringOf(c.org)
+}
+
 // exchange sends the request once and reads the head of the answer. again says whether it may be sent once more: only when the
 // provider cannot have acted on it.
 func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
-	if bad := p.build(c); bad != nil {
+	sentAt := time.Now()
+	if bad := p.build(c, sentAt); bad != nil {
 		c.wipe()
 		return bad, false
 	}
-	sentAt := time.Now()
+	if c.route.provider.Exchange != nil {
+		sentAt = time.Now() // a token may have been waited for
+	}
+	now := sentAt
 	var u *upstreamConn
 	if !fresh {
-		u = c.to.take(time.Now())
+		u = c.to.take(c.whose(), now)
 	}
 	c.up = u
 	if u == nil {
 		c.wipe() // not kept while a connection is made
 		var err error
-		if u, err = c.to.dial(p.ctx); err != nil {
+		if u, err = c.to.obtain(p.ctx, strings.Clone(c.whose()), fresh); err != nil {
 			return refusalFor(err), false
 		}
 		c.up = u
-		p.stats.Dialled.Add(1)
-		if bad := p.build(c); bad != nil {
+		now = time.Now()
+		if bad := p.build(c, now); bad != nil {
 			c.wipe()
 			return bad, false
 		}
-	} else {
-		p.stats.Reused.Add(1)
+		if c.to != u.to { // meanwhile the credential, or the configuration, has named another place: nothing was sent
+			c.wipe()
+			return refuseUnreachable, true
+		}
 	}
-	err := c.send(u)
+	if u.reused {
+		p.stats.Reused.Add(1)
+	} else {
+		p.stats.Dialled.Add(1)
+	}
+	err := c.send(u, now)
 	c.wipe()
 	if err != nil {
 		return refuseUnreachable, !u.guard.wrote && c.upload == nil
 	}
-	err = c.awaitHead(u)
+	if len(c.body) > onePiece {
+		now = time.Now() // writing may have taken a while
+	}
+	err = c.awaitHead(u, now)
 	c.waited += time.Since(sentAt)
 	if err == nil {
 		return nil, false
@@ -202,11 +225,11 @@ func (c *call) mayRepeat() bool {
 }
 
 // send writes the head, with the body when that is at hand, in one piece where it is small.
-func (c *call) send(u *upstreamConn) error {
+func (c *call) send(u *upstreamConn, now time.Time) error {
 	if c.bodyRead && len(c.body) <= onePiece {
 		c.out = append(c.out, c.body...)
 	}
-	_ = u.SetWriteDeadline(time.Now().Add(c.p.idle()))
+	u.writesUntil(now, c.p.idle())
 	if _, err := u.Write(c.out); err != nil {
 		return err
 	}
@@ -232,20 +255,21 @@ var (
 
 // awaitHead reads the head of the answer into the response. While it waits it looks after the caller: one that went away takes its
 // request with it.
-func (c *call) awaitHead(u *upstreamConn) error {
+func (c *call) awaitHead(u *upstreamConn, began time.Time) error {
 	most := c.p.limits.Load().FirstByteTimeout
 	c.begun = false
-	began := time.Now()
-	for range maxInterim {
+	for i, now := 0, began; i < maxInterim; i, now = i+1, time.Now() {
 		left := most
 		if c.upload == nil {
-			left -= time.Since(began)
+			left -= now.Sub(began)
 		}
-		if err := c.awaitByte(u, left); err != nil {
+		if err := c.awaitByte(u, now, left); err != nil {
 			return err
 		}
 		c.begun = true
-		_ = u.SetReadDeadline(time.Now().Add(most))
+		if b, _ := u.br.Peek(u.br.Buffered()); !bytes.Contains(b, endOfHead) {
+			_ = u.SetReadDeadline(time.Now().Add(most))
+		}
 		if line, err := u.br.Peek(statusLine); err == nil && !isStatusLine(line) {
 			return errBadHead
 		}
@@ -275,6 +299,8 @@ func (c *call) awaitHead(u *upstreamConn) error {
 	return errBadHead
 }
 
+var endOfHead = []byte("\r\n\r\n")
+
 // statusLine is how much of a status line can be checked before the rest is read: "HTTP/1.1 200" and what stands behind it.
 const statusLine = 13
 
@@ -287,12 +313,11 @@ func isStatusLine(b []byte) bool {
 // maxInterim is how many interim answers a provider may send before the real one.
 const maxInterim = 8
 
-// awaitByte waits until a byte can be read from the provider, at most for the given time without one.
-func (c *call) awaitByte(u *upstreamConn, most time.Duration) error {
+// awaitByte waits until a byte can be read from the provider, at most for the given time from began on without one.
+func (c *call) awaitByte(u *upstreamConn, began time.Time, most time.Duration) error {
 	if u.br.Buffered() > 0 {
 		return nil
 	}
-	began := time.Now()
 	for now := began; ; now = time.Now() {
 		step := lookEvery
 		if left := most - now.Sub(began); left < step {
@@ -352,7 +377,7 @@ func (p *Proxy) renew(c *call) bool {
 	if c.head.body() && !c.bodyRead {
 		return false // a streamed body is gone; the next request gets a new token
 	}
-	if p.look(c) != nil { // the refresh token may have been replaced since
+	if p.look(c, time.Now()) != nil { // the refresh token may have been replaced since
 		return false
 	}
 	c.renewed = true

@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // recordBuffer holds one TLS record of the largest size (RFC 8446, section 5.2) and its header.
@@ -18,11 +19,13 @@ const recordBuffer = 5 + 16384 + 256
 // answer.
 type guardedConn struct {
 	net.Conn
-	raw     syscall.RawConn
-	tls     bool
-	wrote   bool // a byte was written since the last reset of this flag
-	probing bool // reads do not wait: see dirty
-	ended   bool // the other side closed TCP
+	sock     *socket // nil: the connection is no socket
+	deadline readDeadline
+	raw      syscall.RawConn
+	tls      bool
+	wrote    bool // a byte was written since the last reset of this flag
+	probing  bool // reads do not wait: see dirty
+	ended    bool // the other side closed TCP
 
 	buf        []byte
 	start, end int
@@ -31,10 +34,15 @@ type guardedConn struct {
 	nread  int
 	rerr   error
 	readFn func(fd uintptr) bool
+	peekFn func(fd uintptr)
+	peek   [1]byte
+	errno  syscall.Errno // of peekFn
 }
 
 func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 	g := &guardedConn{Conn: c, tls: tls}
+	g.sock = newSocket(c)
+	g.deadline.over(c, g.sock)
 	if sc, ok := c.(syscall.Conn); ok {
 		g.raw, _ = sc.SyscallConn()
 	}
@@ -47,7 +55,19 @@ func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 		g.nread, g.rerr = syscall.Read(int(fd), g.buf[g.end:])
 		return true
 	}
+	g.peekFn = func(fd uintptr) {
+		// Raw, because it never waits: the scheduler need not know.
+		_, _, g.errno = syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&g.peek)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+	}
 	return g
+}
+
+// SetReadDeadline costs next to nothing: see readDeadline.
+func (g *guardedConn) SetReadDeadline(t time.Time) error { return g.deadline.move(t) }
+
+// SetDeadline sets both deadlines.
+func (g *guardedConn) SetDeadline(t time.Time) error {
+	return errors.Join(g.deadline.move(t), g.SetWriteDeadline(t))
 }
 
 // errNothing is what a read returns while probing when nothing has arrived. It is a temporary net.Error, after which crypto/tls
@@ -61,7 +81,13 @@ func (nothing) Timeout() bool   { return true }
 func (nothing) Temporary() bool { return true }
 
 func (g *guardedConn) Write(b []byte) (int, error) {
-	n, err := g.Conn.Write(b)
+	var n int
+	var err error
+	if g.sock != nil {
+		n, err = g.sock.write(b)
+	} else {
+		n, err = g.Conn.Write(b)
+	}
 	if n > 0 {
 		g.wrote = true
 	}
@@ -70,7 +96,7 @@ func (g *guardedConn) Write(b []byte) (int, error) {
 
 func (g *guardedConn) Read(b []byte) (int, error) {
 	if !g.tls && !g.probing {
-		return g.Conn.Read(b)
+		return g.deadline.read(b)
 	}
 	if !g.tls {
 		n, err := g.readSome()
@@ -116,12 +142,18 @@ func (g *guardedConn) fill(n int) error {
 
 func (g *guardedConn) readSome() (int, error) {
 	if !g.probing {
-		n, err := g.Conn.Read(g.buf[g.end:])
+		n, err := g.deadline.read(g.buf[g.end:])
 		g.ended = g.ended || err == io.EOF
 		return n, err
 	}
-	if err := g.raw.Read(g.readFn); err != nil {
-		return 0, err
+	for {
+		err := g.raw.Read(g.readFn)
+		if err == nil {
+			break
+		}
+		if !g.deadline.early(err) {
+			return 0, err
+		}
 	}
 	switch {
 	case g.rerr == nil && g.nread == 0:
@@ -137,6 +169,22 @@ func (g *guardedConn) readSome() (int, error) {
 // cut says whether TLS was ended by closing TCP and not by its own farewell (close_notify): then whoever lies in between may have ended
 // it, and what ends with the connection is not known to be whole (RFC 8446, section 6.1).
 func (g *guardedConn) cut() bool { return g.tls && g.ended }
+
+// quiet says that nothing has arrived, and that the connection is open: what is nearly always so, for one system call.
+func (g *guardedConn) quiet() bool {
+	if g.start != g.end || g.left > 0 {
+		return false
+	}
+	err := g.raw.Control(g.peekFn)
+	return err == nil && g.errno == syscall.EAGAIN
+}
+
+// Read notes whether TLS may hold more of what has arrived than was asked for.
+func (c *upstreamConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.more = n == len(b)
+	return n, err
+}
 
 // dirty says whether an idle connection cannot be used again: it was closed, or something arrived that belongs to no request. Reading
 // goes through TLS, so that what TLS itself sends between requests (session tickets, key updates) is taken for what it is.
@@ -157,6 +205,9 @@ func (c *upstreamConn) isDirty() bool {
 		return true
 	}
 	if c.guard.raw == nil {
+		return false
+	}
+	if c.guard.quiet() && !c.more {
 		return false
 	}
 	if err := c.SetReadDeadline(time.Time{}); err != nil {

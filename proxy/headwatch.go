@@ -1,5 +1,7 @@
 package proxy
 
+import "bytes"
+
 // A headWatch looks at the bytes of a request's head as they come from the socket, before the server library has read them. The library
 // takes a bare LF for the end of a line in the request line, and waits for more where one stands between headers; here both end the
 // request at once. It sees every request that does not arrive together with the one before it; of one that does, the headers are
@@ -22,7 +24,7 @@ func (w *headWatch) idle() { w.fresh, w.inHead, w.body = true, false, chunkWatch
 // active is told that a request begins. If nothing was read since the last one ended, its beginning came along with that.
 func (w *headWatch) active() { w.fresh = false }
 
-// look checks what has just been read.
+// look checks what has just been read, a line at a time.
 func (w *headWatch) look(p []byte) *headError {
 	if w.fresh {
 		*w = headWatch{inHead: true}
@@ -30,32 +32,48 @@ func (w *headWatch) look(p []byte) *headError {
 	if !w.inHead {
 		return w.body.look(p)
 	}
-	for i, c := range p {
-		switch {
-		case c == '\n' && w.last != '\r':
-			return errBareLF
-		case c == '\n':
-			if w.line == 1 && w.lines > 0 { // its '\r' alone
-				w.inHead = false
-				return w.body.look(p[i+1:])
-			}
-			if w.line > len(codingName) && string(w.begin[:]) == codingName {
-				w.body.state = chunkSizes
-			}
-			if w.line > 1 {
-				w.lines++ // empty lines in front of the request line do not count (RFC 9112, section 2.2)
-			}
-			w.line = 0
-		default:
-			if w.last == '\r' && w.line > 0 {
-				return errBareLF
-			}
-			if w.line < len(codingName) {
-				w.begin[w.line] = lower(c)
-			}
-			w.line++
+	for len(p) > 0 {
+		end := bytes.IndexByte(p, '\n')
+		part := p
+		if end >= 0 {
+			part = p[:end]
 		}
-		w.last = c
+		if len(part) > 0 {
+			if cr := bytes.IndexByte(part, '\r'); w.last == '\r' || cr >= 0 && cr < len(part)-1 {
+				return errBareLF // a CR that no LF follows
+			}
+			w.begins(part)
+			w.line += len(part)
+			w.last = part[len(part)-1]
+		}
+		if end < 0 {
+			return nil
+		}
+		p = p[end+1:]
+		if w.last != '\r' {
+			return errBareLF
+		}
+		if w.line == 1 && w.lines > 0 { // its '\r' alone
+			w.inHead = false
+			return w.body.look(p)
+		}
+		if w.line > len(codingName) && string(w.begin[:]) == codingName {
+			w.body.state = chunkSizes
+		}
+		if w.line > 1 {
+			w.lines++ // empty lines in front of the request line do not count (RFC 9112, section 2.2)
+		}
+		w.line, w.last = 0, '\n'
 	}
 	return nil
+}
+
+// begins keeps how the current line begins, up to where it differs from codingName.
+func (w *headWatch) begins(part []byte) {
+	for i, at := 0, w.line; i < len(part) && at < len(codingName); i, at = i+1, at+1 {
+		w.begin[at] = lower(part[i])
+		if w.begin[at] != codingName[at] {
+			return
+		}
+	}
 }

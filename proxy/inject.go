@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"github.com/keyward/keyward/provider"
 )
@@ -10,9 +11,9 @@ import (
 // build makes the head that goes to the provider, in the call's own memory: the caller's headers as they came, in their order, less
 // what is this hop's, Keyward's own and every place where any provider would look for a credential; then the org's credential. Only
 // the guarded connection sees the result, and wipe follows at once.
-func (p *Proxy) build(c *call) *refusal {
+func (p *Proxy) build(c *call, now time.Time) *refusal {
 	prov := c.route.provider
-	if bad := p.lookAgain(c); bad != nil {
+	if bad := p.lookAgain(c, now); bad != nil {
 		return bad
 	}
 	c.makeRoom()
@@ -22,7 +23,7 @@ func (p *Proxy) build(c *call) *refusal {
 		if token, bad = p.exchanged(c); bad != nil {
 			return bad
 		}
-		if bad := p.lookAgain(c); bad != nil {
+		if bad := p.lookAgain(c, time.Now()); bad != nil {
 			return bad
 		}
 	}

@@ -7,9 +7,9 @@ import (
 // logDecision writes the one line that says what was asked, by whom, for whom, and what became of it. It never holds a header's value,
 // a query or a body: only what Keyward itself decided on, and the path.
 func (p *Proxy) logDecision(c *call) {
-	e := p.log.Info()
+	e := p.requests.Info()
 	if c.status >= 500 {
-		e = p.log.Warn()
+		e = p.requests.Warn()
 	}
 	if e == nil {
 		return
@@ -50,8 +50,14 @@ func (p *Proxy) logDecision(c *call) {
 		e.Bool("cache_hit", c.hit).Int64("version", c.row.Version)
 	}
 	e.Int64("bytes_in", c.sent).Int64("bytes_out", c.received)
-	e.Dur("duration_ms", time.Since(c.start)).Dur("upstream_ms", c.waited)
+	e.RawJSON("duration_ms", c.millis(time.Since(c.start))).RawJSON("upstream_ms", c.millis(c.waited))
 	e.Msg("request")
+}
+
+// millis is a duration in milliseconds, until it is called again.
+func (c *call) millis(d time.Duration) []byte {
+	c.basic = appendMillis(c.basic[:0], max(d, 0))
+	return c.basic
 }
 
 // What a request may write into the log, at most.

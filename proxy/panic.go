@@ -80,12 +80,14 @@ func quietly(c net.Conn) (err error) {
 
 func (c *callerConn) SetDeadline(t time.Time) (err error) {
 	defer c.guard(&err)
-	return c.Conn.SetDeadline(t)
+	c.renewed = 0 // the next Write sets its own
+	return errors.Join(c.deadline.move(t), c.Conn.SetWriteDeadline(t))
 }
 
+// SetReadDeadline costs next to nothing: see readDeadline.
 func (c *callerConn) SetReadDeadline(t time.Time) (err error) {
 	defer c.guard(&err)
-	return c.Conn.SetReadDeadline(t)
+	return c.deadline.move(t)
 }
 
 func (c *callerConn) SetWriteDeadline(t time.Time) (err error) {

@@ -24,15 +24,17 @@ import (
 
 // Options are what a Proxy needs. Zero durations and sizes mean the defaults of the command line.
 type Options struct {
-	Store store.Reader  // a cache in front of the store
-	Keys  *seal.Keyring // opens what the store holds
-	Rules *caller.Rules // of the configuration's callers: section
-	Log   zerolog.Logger
-	Usage *store.Usage // is told which tokens and assistants are used; nil: nobody is
+	Store    store.Reader  // a cache in front of the store
+	Keys     *seal.Keyring // opens what the store holds
+	Rules    *caller.Rules // of the configuration's callers: section
+	Log      zerolog.Logger
+	Requests *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
+	Usage    *store.Usage    // is told which tokens and assistants are used; nil: nobody is
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
 	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
+	Isolate   bool                // no connection to a provider is used for two orgs
 
 	MaxHead     int           // bytes of a request's head; default 32 KiB
 	HeadTimeout time.Duration // from the first byte of a request to the end of its head
@@ -54,18 +56,20 @@ type Limits struct {
 
 // A Proxy serves callers. It is made by New, given listeners by Serve and ended by Shutdown and Close.
 type Proxy struct {
-	store  store.Reader
-	keys   *seal.Keyring
-	rules  atomic.Pointer[caller.Rules]
-	tokens tokenRules
-	usage  *store.Usage
-	log    zerolog.Logger
+	store    store.Reader
+	keys     *seal.Keyring
+	rules    atomic.Pointer[caller.Rules]
+	tokens   tokenRules
+	usage    *store.Usage
+	log      zerolog.Logger
+	requests *zerolog.Logger
 
 	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
 	names    map[string]*provider.Provider        // :: path segment or host label → provider
 	dropped  *names
 	roots    *x509.CertPool
 	anyHost  bool
+	isolate  bool
 	minted   *exchanges
 	suspects func(*store.Credential)
 	inflight *inflight
@@ -102,7 +106,7 @@ type Stats struct {
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
-		roots: o.Roots, anyHost: o.AnyHost, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
 	if p.secrets, err = newSecretTables(provider.All); err != nil {
@@ -116,6 +120,9 @@ func New(o Options) (*Proxy, error) {
 		p.names[v.Name] = v
 		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
 		p.tokens.known = append(p.tokens.known, v.Name)
+	}
+	if p.requests = o.Requests; p.requests == nil {
+		p.requests = &p.log
 	}
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -407,7 +414,7 @@ func (p *Proxy) decide(c *call) *refusal {
 	case c.upgrade && p.draining.Load():
 		return refuseDraining // a tunnel would last longer than we do
 	}
-	return p.look(c)
+	return p.look(c, c.start)
 }
 
 // version tells HTTP/1.0 from HTTP/1.1; nothing else is spoken here.

@@ -80,10 +80,11 @@ func (p *Proxy) untilClosed(c *call) {
 	h.Del("Transfer-Encoding")
 	h.SetConnectionClose()
 	head := bytes.Clone(h.Header())
+	ctx, from := c.ctx, c.conn // a call that is parked may be ended, and another request's, at any time
 	c.park()
-	c.ctx.HijackSetNoResponse(true)
-	c.ctx.Hijack(func(net.Conn) {
-		if c.conn.waiting.Swap(nil) != c {
+	ctx.HijackSetNoResponse(true)
+	ctx.Hijack(func(net.Conn) {
+		if from.waiting.Swap(nil) != c {
 			return
 		}
 		defer p.drop(c)
@@ -96,10 +97,14 @@ func (p *Proxy) untilClosed(c *call) {
 }
 
 // hopByHop are the headers of an answer that are this hop's (RFC 9110, section 7.6.1).
-var hopByHop = []string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Upgrade"}
+var hopByHop = []string{"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "te", "upgrade"}
 
 // cleanAnswer removes what is this hop's, and what only Keyward may say.
 func cleanAnswer(h *fasthttp.ResponseHeader) {
+	h.SetProtocol(http11)
+	if !hasOurs(h) {
+		return // the usual case
+	}
 	if v := h.Peek("Connection"); len(v) > 0 {
 		var listed head
 		if listed.list(v) == nil {
@@ -117,15 +122,32 @@ func cleanAnswer(h *fasthttp.ResponseHeader) {
 	for ours := true; ours; {
 		ours = false
 		for name := range h.All() {
-			if len(name) > 8 && equalFold(name[:8], "keyward-") {
+			if isKeyward(name) {
 				h.DelBytes(append([]byte(nil), name...))
 				ours = true
 				break
 			}
 		}
 	}
-	h.SetProtocol(http11)
 }
+
+// hasOurs says whether there is anything to remove.
+func hasOurs(h *fasthttp.ResponseHeader) bool {
+	for name := range h.All() {
+		if isKeyward(name) {
+			return true
+		}
+		for _, hop := range hopByHop {
+			if equalFold(name, hop) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isKeyward says whether a header is one that only Keyward may say.
+func isKeyward(name []byte) bool { return len(name) > 8 && equalFold(name[:8], "keyward-") }
 
 var http11 = []byte("HTTP/1.1")
 
@@ -145,8 +167,12 @@ func (c *call) mark(h *fasthttp.ResponseHeader) {
 	h.AddBytesV("Server-Timing", b)
 }
 
+// appendMillis appends a duration that is not negative.
 func appendMillis(b []byte, d time.Duration) []byte {
-	return strconv.AppendFloat(b, float64(d.Microseconds())/1000, 'f', 3, 64)
+	us := d.Microseconds()
+	b = append(strconv.AppendInt(b, us/1000, 10), '.')
+	us %= 1000
+	return append(b, '0'+byte(us/100), '0'+byte(us/10%10), '0'+byte(us%10))
 }
 
 // An answer is the body of a provider's answer on its way to the caller. Nothing is held back: what has arrived is written before
@@ -183,7 +209,7 @@ func (a *answer) next(most int) ([]byte, error) {
 		}
 		most = int(min(int64(most), a.chunk))
 	}
-	if err := a.c.awaitByte(u, a.c.p.idle()); err != nil {
+	if err := a.c.awaitByte(u, time.Now(), a.c.p.idle()); err != nil {
 		if err == io.EOF && a.left == -2 && !u.guard.cut() {
 			a.complete, a.keep = true, false
 			return nil, io.EOF
@@ -246,7 +272,7 @@ func (a *answer) nextChunk() error {
 
 // await waits for the next byte, and allows the idle time for the rest of its line.
 func (a *answer) await() error {
-	if err := a.c.awaitByte(a.c.up, a.c.p.idle()); err != nil {
+	if err := a.c.awaitByte(a.c.up, time.Now(), a.c.p.idle()); err != nil {
 		if err == io.EOF {
 			err = errCut
 		}
@@ -439,7 +465,7 @@ func (a *answer) free() {
 		c.p.stats.Echoes.Add(1)
 	}
 	if a.complete && a.keep && (c.upload == nil || c.upload.err == nil) {
-		c.to.put(c.up, time.Now())
+		c.up.to.put(c.up, time.Now())
 	} else {
 		_ = c.up.Close()
 	}

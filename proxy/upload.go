@@ -54,7 +54,7 @@ func (c *call) pump(up *upload, u *upstreamConn, in io.Reader) error {
 			return nil
 		}
 		c.sent += int64(n)
-		_ = u.SetWriteDeadline(time.Now().Add(c.p.idle()))
+		u.writesUntil(time.Now(), c.p.idle())
 		b := buf[room : room+n]
 		if chunked {
 			start := chunkHead(buf[:room], n)

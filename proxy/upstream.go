@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,7 +42,8 @@ type upstream struct {
 
 	mu      sync.Mutex
 	idle    []*upstreamConn // most recently used last
-	retired bool            // another upstream has taken its place: nothing is kept
+	dials   dials
+	retired bool // another upstream has taken its place: nothing is kept
 }
 
 // An upstreamConn is one connection to a provider, used by one request at a time.
@@ -50,8 +52,11 @@ type upstreamConn struct {
 	guard    *guardedConn
 	br       *bufio.Reader
 	to       *upstream
+	whose    string    // the org that it is kept for; empty: any
 	since    time.Time // when it became idle
 	reused   bool
+	more     bool      // the last read filled its buffer: see Read
+	renewed  time.Time // when the write deadline was last moved
 	one      [1]byte
 }
 
@@ -118,27 +123,37 @@ func isLoopback(host string) bool {
 	return err == nil && a.IsLoopback()
 }
 
-// take gives an idle connection that is known to be clean, or nil.
-func (u *upstream) take(now time.Time) *upstreamConn {
+// take gives an idle connection of the org ("": of no org in particular) that is known to be clean, or nil. The last used is taken first.
+func (u *upstream) take(whose string, now time.Time) *upstreamConn {
 	for {
 		u.mu.Lock()
-		n := len(u.idle)
-		if n == 0 {
+		i := len(u.idle) - 1
+		for i >= 0 && u.idle[i].whose != whose {
+			i--
+		}
+		if i < 0 {
 			u.mu.Unlock()
 			return nil
 		}
-		c := u.idle[n-1]
-		u.idle[n-1] = nil
-		u.idle = u.idle[:n-1]
+		c := u.idle[i]
+		u.idle = slices.Delete(u.idle, i, i+1)
 		u.mu.Unlock()
-		if now.Sub(c.since) > idleUpstream || c.dirty() {
+		if now.Sub(c.since) > idleUpstream || !c.use() {
 			_ = c.Close()
 			continue
 		}
-		c.reused = true
-		c.guard.wrote = false
 		return c
 	}
+}
+
+// use makes an idle connection ready for the next request, unless it cannot be used again.
+func (c *upstreamConn) use() bool {
+	if c.dirty() {
+		return false
+	}
+	c.reused = true
+	c.guard.wrote = false
+	return true
 }
 
 // put keeps a connection for the next request. The caller has read its answer to the end.
@@ -149,9 +164,15 @@ func (u *upstream) put(c *upstreamConn, now time.Time) {
 	}
 	c.since = now
 	u.mu.Lock()
-	if len(u.idle) < maxIdlePerHost && !u.retired {
+	switch {
+	case u.handOver(c):
+		c = nil
+	case u.retired:
+	case len(u.idle) < maxIdlePerHost:
 		u.idle = append(u.idle, c)
 		c = nil
+	case c.whose != "": // orgs that are busy do not wait for those that are not
+		u.idle, c = append(slices.Delete(u.idle, 0, 1), c), u.idle[0]
 	}
 	u.mu.Unlock()
 	if c != nil {
@@ -204,17 +225,25 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	c.Conn = c.guard
 	if u.tls != nil {
 		t := tls.Client(c.guard, u.tls)
-		_ = tcp.SetDeadline(time.Now().Add(tlsTimeout))
+		_ = c.guard.SetDeadline(time.Now().Add(tlsTimeout)) // of the guard: it takes one set below it for a timer left behind
 		if err := t.Handshake(); err != nil {
 			return nil, &tlsError{err}
 		}
-		_ = tcp.SetDeadline(time.Time{})
+		_ = c.guard.SetDeadline(time.Time{})
 		c.Conn = t
 	}
 	c.guard.wrote = false
-	c.br = bufio.NewReaderSize(c.Conn, readBuffer)
+	c.br = bufio.NewReaderSize(c, readBuffer)
 	made = true
 	return c, nil
+}
+
+// writesUntil renews the write deadline, at most once a second.
+func (c *upstreamConn) writesUntil(now time.Time, idle time.Duration) {
+	if now.Sub(c.renewed) >= time.Second {
+		c.renewed = now
+		_ = c.SetWriteDeadline(now.Add(idle))
+	}
 }
 
 // Close closes without a TLS farewell: it could block, and the connection is done with.

@@ -23,9 +23,10 @@ func (p *Proxy) tunnel(c *call) *refusal {
 	h.Set("Upgrade", "websocket")
 	c.mark(h)
 	// fasthttp does not begin the tunnel when the 101 could not be written: the connection ends the call then.
+	ctx, from := c.ctx, c.conn // a call that is parked may be ended, and another request's, at any time
 	c.park()
-	c.ctx.Hijack(func(conn net.Conn) {
-		if c.conn.waiting.Swap(nil) != c {
+	ctx.Hijack(func(conn net.Conn) {
+		if from.waiting.Swap(nil) != c {
 			return
 		}
 		defer p.drop(c)

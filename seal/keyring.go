@@ -48,7 +48,7 @@ type key struct {
 	created  time.Time
 	material func() *[keySize]byte
 	cipher   func() cipher.AEAD
-	seals    atomic.Uint64
+	seals    *atomic.Uint64 // shared by the forms of one key
 }
 
 // use makes b the key's bytes. The caller overwrites its own copy.
@@ -65,6 +65,7 @@ func (k *key) use(b [keySize]byte) {
 		k.cipher = func() cipher.AEAD { return aead }
 	})
 	k.material = func() *[keySize]byte { return &b }
+	k.seals = new(atomic.Uint64)
 }
 
 // A Keyring seals with its primary key and opens with all. Generate and Load make one. It is safe for concurrent use and cannot be
@@ -96,12 +97,17 @@ type KeyInfo struct {
 
 // Generate makes a keyring of one new key.
 func Generate() *Keyring {
-	k := &key{id: newKeyID(), state: Primary, created: time.Now().UTC().Truncate(time.Second)}
+	k := generate(Primary)
+	return newKeyring(k, []*key{k})
+}
+
+func generate(s State) *key {
+	k := &key{id: newKeyID(), state: s, created: time.Now().UTC().Truncate(time.Second)}
 	var b [keySize]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
 	k.use(b)
 	clear(b[:])
-	return newKeyring(k, []*key{k})
+	return k
 }
 
 // newKeyID names a key by the day it was made on and some random letters.
@@ -122,17 +128,21 @@ func (k *Keyring) Keys() []KeyInfo {
 	r := k.ring.Load()
 	out := make([]KeyInfo, len(r.keys))
 	for i, e := range r.keys {
-		out[i] = KeyInfo{ID: e.id, State: e.state, Primary: e == r.primary, CreatedAt: e.created, Seals: e.seals.Load()}
+		out[i] = e.info(e == r.primary)
 	}
 	return out
 }
 
-// CountSeals adds to a key's count what others have sealed with it: earlier processes and other sidecars. The limit holds for all of them
-// together, and the sum of the versions of the rows that a key has sealed is never less than their number.
+// CountSeals raises a key's count to seals, if it is below: the limit holds for all sidecars and earlier processes together, and the
+// store knows about how often they have sealed with it.
 func (k *Keyring) CountSeals(id string, seals uint64) {
+	seals = min(seals, maxSeals)
 	for _, e := range k.ring.Load().keys {
-		if e.id == id {
-			e.seals.Add(min(seals, maxSeals))
+		if e.id != id {
+			continue
+		}
+		for n := e.seals.Load(); n < seals && !e.seals.CompareAndSwap(n, seals); {
+			n = e.seals.Load()
 		}
 	}
 }

@@ -42,7 +42,7 @@ const (
 // every sidecar.
 func (d *DB) AdminToken(ctx context.Context, hash [32]byte) (*AdminToken, error) {
 	var t *AdminToken
-	err := d.read(ctx, readTimeout, func(ctx context.Context) (err error) {
+	err := d.read(forNone(ctx), readTimeout, func(ctx context.Context) (err error) {
 		t, err = scanAdmin(d.r.QueryRowContext(ctx, selectAdmin, hash[:]))
 		return err
 	})

@@ -46,7 +46,7 @@ func (d *DB) Agent(ctx context.Context, org, role string) (*Agent, error) {
 		return nil, ErrNotFound
 	}
 	var a *Agent
-	err := d.read(ctx, readTimeout, func(ctx context.Context) (err error) {
+	err := d.read(forOrg(ctx, org), readTimeout, func(ctx context.Context) (err error) {
 		a, err = scanAgent(d.r.QueryRowContext(ctx, selectAgent, org, role))
 		return err
 	})
@@ -69,7 +69,7 @@ func (d *DB) Agents(ctx context.Context, org string) (rows []*Agent, err error) 
 	if !storable(org) {
 		return nil, nil
 	}
-	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
+	err = d.read(forOrg(ctx, org), listTimeout, func(ctx context.Context) error {
 		rows = nil
 		return d.list(ctx, func(r *sql.Rows) error {
 			a, err := scanAgent(r)
@@ -87,7 +87,7 @@ func (d *DB) PutAgent(ctx context.Context, by Actor, a *Agent, expect int64) err
 		return errors.New("writing an agent: the org id is malformed")
 	}
 	var next Agent
-	err := d.write(ctx, func(t *tx) (err error) {
+	err := d.write(forOrg(ctx, a.Org), func(t *tx) (err error) {
 		next = *a
 		next.CreatedAt, next.UpdatedAt = t.now, t.now
 		if expect > 0 {
@@ -128,7 +128,7 @@ func (d *DB) PutAgent(ctx context.Context, by Actor, a *Agent, expect int64) err
 
 // DeleteAgent deletes an agent, at the version expect (0 or -1: at any).
 func (d *DB) DeleteAgent(ctx context.Context, by Actor, org, role string, expect int64) error {
-	return d.write(ctx, func(t *tx) error {
+	return d.write(forOrg(ctx, org), func(t *tx) error {
 		version, err := t.nextVersion(kindAgent, org+"/"+role, max(expect, 0), hasAgent, org, role)
 		if err != nil {
 			return err

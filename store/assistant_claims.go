@@ -47,7 +47,7 @@ func (d *DB) ClaimAssistant(ctx context.Context, org, role, owner string, lease 
 	}
 	c := &AssistantClaim{Org: org, Role: role, Owner: owner, Until: time.Now().Add(lease)} // before the store's own clock is asked: ours ends first
 	nonce := strings.ToLower(rand.Text())
-	err := d.write(ctx, func(t *tx) error {
+	err := d.write(forOrg(ctx, org), func(t *tx) error {
 		now, err := d.hold(t, "")
 		if err != nil {
 			return err
@@ -140,7 +140,7 @@ func (t *tx) registerAssistant(by Actor, a Assistant) (Assistant, error) {
 
 // ReleaseClaim gives the claim back before its time. One that was lost is somebody else's already.
 func (d *DB) ReleaseClaim(ctx context.Context, c *AssistantClaim) error {
-	return d.write(ctx, func(t *tx) error {
+	return d.write(forOrg(ctx, c.Org), func(t *tx) error {
 		_, err := t.exec(releaseClaim, c.Org, c.Role, c.Owner)
 		return err
 	})

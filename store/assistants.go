@@ -12,6 +12,7 @@ import (
 const assistantColumns = "vapi_assistant_id, org_id, role, name, version, last_used_at, use_count, created_at, updated_at"
 
 const (
+	pgAssistant     = "SELECT " + assistantColumns + " FROM keyward_assistant($1)" // names its org: see tenant.go
 	selectAssistant = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id = $1"
 	listAssistants  = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id > $1 ORDER BY vapi_assistant_id LIMIT $2"
 	listOfOrg       = "SELECT " + assistantColumns + " FROM assistant_org_mapping WHERE vapi_assistant_id > $1 AND org_id = $2 ORDER BY vapi_assistant_id LIMIT $3"
@@ -32,7 +33,7 @@ func (d *DB) Assistant(ctx context.Context, id string) (*Assistant, error) {
 	}
 	id = strings.Clone(id)
 	var a *Assistant
-	err := d.read(ctx, readTimeout, func(ctx context.Context) (err error) {
+	err := d.read(forNone(ctx), readTimeout, func(ctx context.Context) (err error) {
 		a, err = scanAssistant(d.assistant.row(ctx, d, id))
 		return err
 	})

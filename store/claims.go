@@ -62,7 +62,7 @@ func (d *DB) ClaimSeen(ctx context.Context, key string) (Claim, error) {
 		return Fresh, nil
 	}
 	found := Seen
-	err = d.read(ctx, readTimeout, func(ctx context.Context) error {
+	err = d.read(forNone(ctx), readTimeout, func(ctx context.Context) error {
 		var underWay bool
 		err := d.r.QueryRowContext(ctx, pgClaimed, []byte(key), ClaimLease.Microseconds()).Scan(&underWay)
 		if errors.Is(err, sql.ErrNoRows) {

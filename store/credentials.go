@@ -15,6 +15,12 @@ import (
 const credentialColumns = `org_id, provider, encrypted_config, key_id, version, sealed_version, is_active, last_verified_at, verification_error, created_at, updated_at,
 	verification, previous_config, previous_key_id, previous_sealed_version, previous_until`
 
+// On PostgreSQL these name the org of the row in the same statement: see tenant.go.
+const (
+	pgCredential = "SELECT " + credentialColumns + " FROM keyward_credential($1, $2)"
+	pgOwner      = "SELECT keyward_account_org($1, $2, $3)"
+)
+
 // In all queries parameters first appear in the order of their numbers: SQLite takes $1 for a name and numbers names as they come.
 const (
 	selectCredential = "SELECT " + credentialColumns + " FROM org_credentials WHERE org_id = $1 AND provider = $2"
@@ -53,7 +59,7 @@ func (d *DB) Credential(ctx context.Context, ref Ref) (*Credential, bool, error)
 	}
 	org, provider := strings.Clone(ref.Org), strings.Clone(ref.Provider)
 	var c *Credential
-	err := d.read(ctx, readTimeout, func(ctx context.Context) (err error) {
+	err := d.read(forNone(ctx), readTimeout, func(ctx context.Context) (err error) {
 		c, err = scanCredential(d.credential.row(ctx, d, org, provider))
 		return err
 	})
@@ -81,7 +87,7 @@ func scanCredential(row interface{ Scan(...any) error }) (*Credential, error) {
 // LatestVersion is the last version that the credential ever had, its deletion counted, and whether it exists now; 0: it never did.
 // The next write has the version after it.
 func (d *DB) LatestVersion(ctx context.Context, ref Ref) (version int64, exists bool, err error) {
-	err = d.read(ctx, readTimeout, func(ctx context.Context) error {
+	err = d.read(forOrg(ctx, ref.Org), readTimeout, func(ctx context.Context) error {
 		err := d.r.QueryRowContext(ctx, `SELECT version, EXISTS (SELECT 1 FROM org_credentials WHERE org_id = $1 AND provider = $2)
 			FROM row_versions WHERE kind = $3 AND id = $4`, ref.Org, ref.Provider, string(KindCredential), ref.key()).Scan(&version, &exists)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -99,7 +105,7 @@ func (d *DB) PutCredential(ctx context.Context, by Actor, c *Credential) error {
 		return errors.New("writing a credential: the org id is malformed")
 	}
 	var created, updated time.Time
-	err := d.write(ctx, func(t *tx) error {
+	err := d.write(forOrg(ctx, c.Org), func(t *tx) error {
 		if err := t.claimVersion(KindCredential, c.key(), c.Version); err != nil {
 			return err
 		}
@@ -199,7 +205,7 @@ func (d *DB) SetActive(ctx context.Context, by Actor, ref Ref, active bool, expe
 	if active {
 		action = "credential.enable"
 	}
-	err = d.write(ctx, func(t *tx) error {
+	err = d.write(forOrg(ctx, ref.Org), func(t *tx) error {
 		if version, err = t.nextVersion(KindCredential, ref.key(), expect, hasCredential, ref.Org, ref.Provider); err != nil {
 			return err
 		}
@@ -213,7 +219,7 @@ func (d *DB) SetActive(ctx context.Context, by Actor, ref Ref, active bool, expe
 
 // SetVerified records what the provider said about the credential of that version. It is a write like any other: the version grows by one.
 func (d *DB) SetVerified(ctx context.Context, by Actor, ref Ref, version int64, v Verification) error {
-	return d.write(ctx, func(t *tx) error {
+	return d.write(forOrg(ctx, ref.Org), func(t *tx) error {
 		next, err := t.nextVersion(KindCredential, ref.key(), version, hasCredential, ref.Org, ref.Provider)
 		if err != nil {
 			return err
@@ -229,7 +235,7 @@ func (d *DB) SetVerified(ctx context.Context, by Actor, ref Ref, version int64, 
 // DeleteCredential deletes a credential, at the version expect (0: at any), and gives its accounts free. The deletion has a version too:
 // who read the row before cannot bring it back by a write.
 func (d *DB) DeleteCredential(ctx context.Context, by Actor, ref Ref, expect int64) error {
-	err := d.write(ctx, func(t *tx) error {
+	err := d.write(forOrg(ctx, ref.Org), func(t *tx) error {
 		version, err := t.nextVersion(KindCredential, ref.key(), expect, hasCredential, ref.Org, ref.Provider)
 		if err != nil {
 			return err
@@ -258,7 +264,7 @@ func (t *tx) credentialWritten(by Actor, action string, ref Ref, detail, stateme
 // Credentials lists an org's credentials by provider, after the cursor.
 func (d *DB) Credentials(ctx context.Context, org, after string, limit int) (rows []*Credential, next string, err error) {
 	limit = page(limit)
-	rows, err = d.credentials(ctx, listCredentials, org, clean(after), limit+1)
+	rows, err = d.credentials(forOrg(ctx, org), listCredentials, org, clean(after), limit+1)
 	rows, next = cut(rows, limit, func(c *Credential) string { return c.Provider })
 	return rows, next, err
 }
@@ -332,8 +338,17 @@ func (d *DB) AccountOwner(ctx context.Context, provider, field, id string) (org 
 	if !storable(id) {
 		return "", ErrNotFound
 	}
-	err = d.read(ctx, readTimeout, func(ctx context.Context) error {
-		return d.r.QueryRowContext(ctx, selectOwner, provider, field, id).Scan(&org)
+	err = d.read(forNone(ctx), readTimeout, func(ctx context.Context) error {
+		if d.pg == nil {
+			return d.r.QueryRowContext(ctx, selectOwner, provider, field, id).Scan(&org)
+		}
+		var found sql.NullString
+		err := d.r.QueryRowContext(ctx, pgOwner, provider, field, id).Scan(&found)
+		if err == nil && !found.Valid {
+			return ErrNotFound
+		}
+		org = found.String
+		return err
 	})
 	return org, err
 }

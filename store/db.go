@@ -90,6 +90,9 @@ func (d *DB) Close() error {
 	if d.pg != nil {
 		d.pg.gate.close()
 	}
+	if d.lite != nil {
+		d.lite.leave()
+	}
 	err := d.r.Close()
 	if d.w != d.r {
 		err = errors.Join(err, d.w.Close()) // last, and its last connection: SQLite then folds the log into the file and removes it
@@ -106,7 +109,7 @@ func (d *DB) Ping(ctx context.Context) error {
 	if d.lite != nil {
 		query = "SELECT count(*) FROM sqlite_schema" // reads the file
 	}
-	return d.read(ctx, readTimeout, func(ctx context.Context) error {
+	return d.read(forNone(ctx), readTimeout, func(ctx context.Context) error {
 		var n int64
 		return d.r.QueryRowContext(ctx, query).Scan(&n)
 	})
@@ -143,9 +146,9 @@ func (h *hot) close() {
 	}
 }
 
-// read runs queries that may run again.
+// read runs queries that may run again. They see the rows of the org that ctx is for, or everybody's.
 func (d *DB) read(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
-	bounded, cancel := context.WithTimeout(ctx, limit)
+	bounded, cancel := context.WithTimeout(forEvery(ctx), limit)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err := ask(bounded)
@@ -177,6 +180,8 @@ type tx struct {
 	now     time.Time
 	relaxed bool // see writeRelaxed
 	changes []Change
+
+	postgres bool // not SQLite: for the few writes that differ
 }
 
 // exec runs a statement and returns how many rows it touched.
@@ -220,7 +225,7 @@ func (d *DB) writeRelaxed(ctx context.Context, change func(*tx) error) error {
 }
 
 func (d *DB) writeAs(ctx context.Context, relaxed bool, change func(*tx) error) error {
-	bounded, cancel := context.WithTimeout(ctx, writeTimeout)
+	bounded, cancel := context.WithTimeout(forEvery(ctx), writeTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		begun, err := d.writeOnce(bounded, relaxed, change)
@@ -247,7 +252,7 @@ func (d *DB) writeOnce(ctx context.Context, relaxed bool, change func(*tx) error
 	if err != nil {
 		return false, err
 	}
-	t := &tx{ctx: ctx, tx: sqltx, now: stamp(time.Now()), relaxed: relaxed}
+	t := &tx{ctx: ctx, tx: sqltx, now: stamp(time.Now()), relaxed: relaxed, postgres: d.pg != nil}
 	if err := change(t); err != nil {
 		_ = sqltx.Rollback()
 		return true, err

@@ -55,7 +55,7 @@ const (
 	insertDelivery = `INSERT INTO webhook_deliveries (id, org_id, provider, type, assistant, group_key, target, method, path, raw_query,
 		header, body, state, attempts, next_attempt_at, lease_until, lease_owner, last_error, created_at, updated_at, key_id, body_size)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'pending', 0,
-		CASE WHEN EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'pending' AND group_key = $6 AND group_key <> '') THEN NULL
+		CASE WHEN $6 <> '' AND EXISTS (SELECT 1 FROM webhook_deliveries WHERE state = 'pending' AND group_key = $6) THEN NULL
 		ELSE CAST($13 AS bigint) END, 0, '', '', $14, $14, $15, $16)`
 
 	// holdGroup makes what concerns the order of a group happen one after the other, so that the order of seq is that of the commits.

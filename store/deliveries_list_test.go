@@ -120,7 +120,7 @@ func testGroupsComeFree(t *testing.T, e engine) {
 	accept(t, d, delivery("a", 0))
 	accept(t, d, delivery("a", 1))
 	accept(t, d, delivery("a", 2))
-	_, err := d.w.ExecContext(ctx, "DELETE FROM webhook_deliveries WHERE next_attempt_at IS NOT NULL")
+	_, err := d.w.ExecContext(forEvery(ctx), "DELETE FROM webhook_deliveries WHERE next_attempt_at IS NOT NULL")
 	ok(t, err)
 	_, bodies := lease(t, d, "one")
 	same(t, bodies, []string(nil))

@@ -84,7 +84,7 @@ func deadlocked(err error) bool {
 func lacksSchema(err error) bool {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
-		return refused.Code == "42P01" || refused.Code == "42703" // undefined table, undefined column
+		return refused.Code == "42P01" || refused.Code == "42703" || refused.Code == "42883" // undefined table, column, function
 	}
 	return errors.Is(err, sqlite3.ERROR) && (strings.Contains(err.Error(), "no such table") || strings.Contains(err.Error(), "no such column"))
 }

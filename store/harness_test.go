@@ -19,13 +19,24 @@ type engine struct {
 	url  string
 }
 
-// engines are what the whole suite runs over.
+// engines are what the whole suite runs over: url is a store that the role that serves can use, on PostgreSQL one that is behind row-level
+// security; blank is one that was never migrated, and can be.
 var engines = []struct {
-	name string
-	url  func(testing.TB) string
+	name       string
+	url, blank func(testing.TB) string
 }{
-	{"sqlite", func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") }},
-	{"postgres", pgtest.New},
+	{"sqlite", newFile, newFile},
+	{"postgres", func(t testing.TB) string { app, _, _ := tenants(t); return app }, pgtest.New},
+}
+
+func newFile(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") }
+
+// owns is the store as the owner of its tables has it.
+func (e engine) owns(t testing.TB) *DB {
+	if e.name == "postgres" {
+		e.url = as(t, e.url, "keyward_owner")
+	}
+	return e.open(t)
 }
 
 // onBoth runs a test on an empty, migrated store of each engine.

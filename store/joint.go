@@ -19,6 +19,9 @@ type joint struct {
 	waiting []*part // in the order of their coming
 }
 
+// errUnwritten: writing panicked.
+var errUnwritten = errors.New("writing to the store panicked")
+
 // A part is one of the writes of a transaction.
 type part struct {
 	change  func(*tx) error
@@ -59,8 +62,17 @@ func (j *joint) join(ctx context.Context, p *part, write func([]*part)) error {
 		}
 	}
 	parts := j.take()
+	written := false
+	defer func() { // also when writing panics: the others must not wait for ever
+		for _, p := range parts {
+			if !written {
+				p.err = errUnwritten
+			}
+		}
+		j.pass(parts)
+	}()
 	write(parts)
-	j.pass(parts)
+	written = true
 	return p.err
 }
 

@@ -115,3 +115,17 @@ func frames(t *testing.T, conn *sql.Conn) (n int64) {
 	ok(t, conn.QueryRowContext(t.Context(), "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &n, &moved))
 	return n
 }
+
+// A panic in one transaction is told to those that share it, and the next begins.
+func TestWritingGoesOnAfterAPanic(t *testing.T) {
+	var j joint
+	func() {
+		defer func() { _ = recover() }()
+		_ = j.join(t.Context(), &part{}, func([]*part) { panic("x") })
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := j.join(ctx, &part{}, func([]*part) {}); err != nil {
+		t.Error(err)
+	}
+}

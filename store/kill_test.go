@@ -23,7 +23,12 @@ func TestKilled(t *testing.T) {
 		acked := map[Ref]int64{} // :: credential → last acknowledged version
 		gone := map[Ref]bool{}
 		writes := 0
-		for round := range 4 {
+		rounds, soon := 4, 3*time.Second // a machine under the whole suite may stall; the long form has it for itself
+		if long() {
+			rounds, soon = 200, 300*time.Millisecond
+		}
+		var slowest time.Duration
+		for round := range rounds {
 			for _, line := range runAndKill(t, e, round) {
 				var what, org string
 				var version int64
@@ -36,11 +41,14 @@ func TestKilled(t *testing.T) {
 			}
 			began := time.Now()
 			d := e.open(t)
+			ok(t, d.Ping(t.Context()))
+			took := time.Since(began)
 			check(t, d, acked, gone)
-			if took := time.Since(began); took > 3*time.Second {
+			if slowest = max(slowest, took); took > soon {
 				t.Errorf("ready after %v", took)
 			}
 		}
+		t.Logf("%d acknowledged writes, killed %d times: none lost, ready after %v at most", writes, rounds, slowest)
 		if writes < 20 {
 			t.Errorf("%d acknowledged writes are too few to prove anything", writes)
 		}
@@ -76,8 +84,8 @@ func check(t *testing.T, d *DB, acked map[Ref]int64, gone map[Ref]bool) {
 	}
 	// As many audit rows as versions: none without its write, no write without its row.
 	var versions, events int64
-	ok(t, d.r.QueryRowContext(ctx, "SELECT sum(version) FROM row_versions").Scan(&versions))
-	ok(t, d.r.QueryRowContext(ctx, "SELECT count(*) FROM audit_log").Scan(&events))
+	ok(t, d.r.QueryRowContext(forEvery(ctx), "SELECT sum(version) FROM row_versions").Scan(&versions))
+	ok(t, d.r.QueryRowContext(forEvery(ctx), "SELECT count(*) FROM audit_log").Scan(&events))
 	same(t, events, versions)
 }
 
@@ -94,7 +102,7 @@ func runAndKill(t *testing.T, e engine, round int) (lines []string) {
 	for read.Scan() {
 		lines = append(lines, read.Text())
 		if kill == nil {
-			kill = time.AfterFunc(time.Duration(60+37*round)*time.Millisecond, func() { _ = cmd.Process.Kill() })
+			kill = time.AfterFunc(time.Duration(60+37*(round%8))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 		}
 	}
 	if cmd.Wait() == nil || kill == nil {

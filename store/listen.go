@@ -58,6 +58,7 @@ func (d *DB) listen(ctx context.Context, w *watcher) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-d.pg.gate.wake:
 		case <-time.After(rest/2 + rand.N(rest/2)): //nolint:gosec // jitter is no secret
 		}
 		pause = min(2*pause, maxBackoff)

@@ -52,7 +52,11 @@ func (d *DB) openPostgres(url string) error {
 		config.RuntimeParams["application_name"] = "keyward"
 	}
 	d.engine, d.pg = "postgres", &pg{config: config}
-	d.pg.gate = &gate{connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds}
+	d.credential.query, d.assistant.query = pgCredential, pgAssistant
+	d.pg.gate = &gate{
+		connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds,
+		listens: func() bool { return len(*d.watchers.Load()) > 0 }, wake: make(chan struct{}, 1),
+	}
 	d.w = sql.OpenDB(d.pg.gate)
 	d.w.SetMaxOpenConns(conns)
 	d.w.SetMaxIdleConns(conns)
@@ -69,10 +73,13 @@ type gate struct {
 	timeout   time.Duration   // of an attempt in the background
 	closing   context.Context //
 	owned     *sync.WaitGroup // attempts under way
+	listens   func() bool     // whether somebody listens for changes, or tries to
+	wake      chan struct{}   // tells who tries to that the server is back
 
 	mu      sync.Mutex
 	failure error // of the last attempt; nil: it succeeded
 	failed  time.Time
+	opened  chan struct{} // closed by open; nil: nobody waits for it
 	attempt chan struct{} // closed when the attempt that is under way ends; nil: there is none
 	stale   bool          // when it began, nobody had asked for long: the last failure says little, and callers wait for what it finds
 	spare   driver.Conn   // what an attempt in the background brought, for the next caller
@@ -113,7 +120,7 @@ func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 	g.mu.Unlock()
 
 	begun := time.Now()
-	c, err := g.connector.Connect(ctx)
+	c, err := g.connect(ctx)
 	if err != nil && (ctx.Err() == nil || time.Since(begun) > readTimeout/2) { // a caller in a hurry proves nothing
 		g.mu.Lock()
 		g.failure, g.failed = err, time.Now()
@@ -122,11 +129,22 @@ func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 	return c, err
 }
 
+func (g *gate) connect(ctx context.Context) (driver.Conn, error) {
+	c, err := g.connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &tenantConn{Conn: c.(*stdlib.Conn)}, nil
+}
+
 // tryAgain makes one attempt for whoever comes next.
 func (g *gate) tryAgain() {
 	ctx, cancel := context.WithTimeout(g.closing, g.timeout)
 	defer cancel()
-	c, err := g.connector.Connect(ctx)
+	c, err := g.connect(ctx)
+	if err == nil && g.listens() {
+		g.letListen(ctx)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.spare != nil {
@@ -137,11 +155,38 @@ func (g *gate) tryAgain() {
 	g.attempt = nil
 }
 
+// letListen has the change feed come first when the server is back, but for a moment only. What callers read before it is live would have to
+// be read once more when it is: two queries for each org instead of one.
+func (g *gate) letListen(ctx context.Context) {
+	const headStart = 300 * time.Millisecond
+	opened := make(chan struct{})
+	g.mu.Lock()
+	if g.failure == nil {
+		g.mu.Unlock()
+		return
+	}
+	g.opened = opened
+	g.mu.Unlock()
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-opened:
+	case <-ctx.Done():
+	case <-time.After(headStart):
+	}
+}
+
 // open lets callers try at once: somebody else has reached the server.
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.failure = nil
+	if g.opened != nil {
+		close(g.opened)
+		g.opened = nil
+	}
 }
 
 // close closes what nobody came for.

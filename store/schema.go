@@ -49,7 +49,7 @@ func (d *DB) Schema(ctx context.Context) (Schema, error) {
 	if d.pg != nil {
 		at = "tstamp AT TIME ZONE current_setting('TimeZone')"
 	}
-	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
+	err = d.read(forNone(ctx), listTimeout, func(ctx context.Context) error {
 		return d.list(ctx, func(r *sql.Rows) error {
 			var row SchemaRow
 			if err := r.Scan(&row.Version, when{&row.AppliedAt}); err != nil {

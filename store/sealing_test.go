@@ -10,7 +10,7 @@ import (
 func TestDeliveriesOutliveTheMigration(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
-			d, ctx := engine{e.name, e.url(t)}.open(t), t.Context()
+			d, ctx := engine{e.name, e.blank(t)}.open(t), t.Context()
 			steps, err := d.steps()
 			ok(t, err)
 			_, err = steps.UpTo(ctx, 2)
@@ -71,7 +71,7 @@ func TestOlderSidecarsLeaseNothingSealed(t *testing.T) {
 			_, err := d.AcceptDelivery(ctx, &Delivery{ID: fmt.Sprint("wd_", i), Org: "acme", Target: "app", Body: []byte("x"), KeyID: key, BodySize: 1})
 			ok(t, err)
 		}
-		rows, err := d.w.QueryContext(ctx, `WITH due AS MATERIALIZED (
+		rows, err := d.w.QueryContext(forEvery(ctx), `WITH due AS MATERIALIZED (
 				SELECT seq FROM webhook_deliveries WHERE state = 'pending' AND target = $1 AND next_attempt_at <= $2 AND lease_until <= $2
 				ORDER BY next_attempt_at, seq LIMIT $3
 			)
@@ -138,10 +138,10 @@ func TestResealPagesThroughAll(t *testing.T) {
 		n, err := d.ResealDeliveries(ctx, func(keyID string) bool { return keyID == "k1" }, func(v *Delivery) bool {
 			switch calls++; calls {
 			case 1: // the row is gone before it is written
-				_, err := other.w.ExecContext(ctx, "DELETE FROM webhook_deliveries WHERE id = $1", v.ID)
+				_, err := other.w.ExecContext(forEvery(ctx), "DELETE FROM webhook_deliveries WHERE id = $1", v.ID)
 				ok(t, err)
 			case 2: // another sidecar has sealed it meanwhile
-				_, err := other.w.ExecContext(ctx, "UPDATE webhook_deliveries SET key_id = 'k2', body = $1 WHERE id = $2", []byte("theirs"), v.ID)
+				_, err := other.w.ExecContext(forEvery(ctx), "UPDATE webhook_deliveries SET key_id = 'k2', body = $1 WHERE id = $2", []byte("theirs"), v.ID)
 				ok(t, err)
 			case 3:
 				return false
@@ -157,7 +157,7 @@ func TestResealPagesThroughAll(t *testing.T) {
 		ok(t, err)
 		same(t, count, map[string]int64{"k0": rows / 2, "k1": 1, "k2": rows/2 - 2})
 		var theirs int
-		ok(t, d.r.QueryRowContext(ctx, "SELECT count(*) FROM webhook_deliveries WHERE body = $1", []byte("theirs")).Scan(&theirs))
+		ok(t, d.r.QueryRowContext(forEvery(ctx), "SELECT count(*) FROM webhook_deliveries WHERE body = $1", []byte("theirs")).Scan(&theirs))
 		if theirs != 1 {
 			t.Errorf("%d of what the other sidecar has sealed are left", theirs)
 		}

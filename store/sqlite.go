@@ -29,6 +29,8 @@ type lite struct {
 	opened atomic.Int64  // how many connections for writes there have been; there is one at a time
 	dirty  chan struct{} // holds one when the log may hold what was removed from the file
 
+	presence presence // of the sidecar that this process is, if it is one
+
 	// What look saw last, how relax left the connection, and what keys were prepared on it. Whoever holds the connection for writes owns them.
 	looked        bool
 	conn, version int64

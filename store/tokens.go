@@ -24,7 +24,7 @@ const (
 // Token reads the token of that hash, unless it was revoked.
 func (d *DB) Token(ctx context.Context, hash [32]byte) (*Token, error) {
 	var t *Token
-	err := d.read(ctx, readTimeout, func(ctx context.Context) (err error) {
+	err := d.read(forNone(ctx), readTimeout, func(ctx context.Context) (err error) {
 		t, err = scanToken(d.token.row(ctx, d, hash[:]))
 		return err
 	})

@@ -85,6 +85,21 @@ func (d *DB) FeedLive() bool {
 	return len(all) > 0
 }
 
+// FeedAge is how long ago it was last proven that whatever was committed had been announced to every watcher; false: never, or the feed is
+// down.
+func (d *DB) FeedAge() (age time.Duration, live bool) {
+	all := *d.watchers.Load()
+	now := d.now()
+	for _, w := range all {
+		beat := w.beat.Load()
+		if beat == dead {
+			return 0, false
+		}
+		age = max(age, time.Duration(now-beat))
+	}
+	return age, len(all) > 0
+}
+
 // now is the moment on the DB's own clock, which nobody sets.
 func (d *DB) now() int64 { return int64(time.Since(d.started)) }
 

@@ -191,7 +191,7 @@ func testWatchTwo(t *testing.T, e engine) {
 	}
 	for _, w := range []*watch{a, b} {
 		var told []Change
-		eventually(t, time.Second, "both are told", func() bool {
+		eventually(t, 3*time.Second, "both are told", func() bool {
 			told = append(told, w.take()...)
 			return slices.Contains(told, Change{KindCredential, "acme"}) && slices.Contains(told, want)
 		})
@@ -254,4 +254,16 @@ func TestParseChange(t *testing.T) {
 	} {
 		same(t, parseChange(payload), want)
 	}
+}
+
+// The age of the feed is that of its last proof, and there is none while it is down.
+func TestFeedAge(t *testing.T) {
+	onBoth(t, func(t *testing.T, e engine) {
+		d := e.open(t)
+		if age, live := d.FeedAge(); live {
+			t.Errorf("%v old before anyone watches", age)
+		}
+		follow(t, d)
+		eventually(t, 3*time.Second, "the feed is young", func() bool { age, live := d.FeedAge(); return live && age < liveFor })
+	})
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sees to what the tests need besides Go: PostgreSQL's binaries, Node 20 with npm, curl, nginx and HAProxy as providers whose HTTP parsers are
-# not Go's, a C compiler for the race detector. What is missing is installed where that is allowed (root, apt-get): from Debian's packages, and Node from npm where Debian's is too old for the
+# Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, Chromium, curl, nginx and HAProxy as providers
+# whose HTTP parsers are not Go's, a C compiler for the race detector. What is missing is installed where that is allowed (root, apt-get): from
+# Debian's packages, and Node from npm where Debian's is too old for the
 # SDKs. Elsewhere this says what to install, and how to do without.
 set -euo pipefail
 
@@ -10,6 +11,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_postgres() {
 	[ -x "${PGTEST_BIN:-}/initdb" ] || has initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
+# The same names that console/e2e looks for.
+has_chromium() { has chromium || has chromium-browser || has google-chrome || has google-chrome-stable; }
 has_cc() { has "$(go env CC)"; }
 new_node() { has node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; }
 
@@ -17,9 +20,23 @@ missing=() without=()
 if [ "${KEYWARD_TEST_NO_POSTGRES:-}" != 1 ] && ! has_postgres; then
 	missing+=(postgresql) without+=("KEYWARD_TEST_NO_POSTGRES=1 leaves out the tests on PostgreSQL")
 fi
+# The release that internal/pgtest takes; nothing where PostgreSQL came by other means than Debian's.
+release=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sed 's|.*postgresql/||; s|/bin.*||' | sort -n | tail -1 || true)
+has_pgtap() { compgen -G "/usr/share/postgresql/${release:-*}/extension/pgtap.control" >/dev/null || [ -e "$(pg_config --sharedir 2>/dev/null)/extension/pgtap.control" ]; }
+if [ "${KEYWARD_TEST_NO_POSTGRES:-}" != 1 ]; then
+	if [ "${KEYWARD_TEST_NO_PGTAP:-}" != 1 ] && ! has_pgtap; then
+		missing+=("${release:+postgresql-$release-}pgtap") without+=("KEYWARD_TEST_NO_PGTAP=1 leaves out the database's own tests")
+	fi
+	if [ "${KEYWARD_TEST_NO_PGBOUNCER:-}" != 1 ] && ! has pgbouncer; then
+		missing+=(pgbouncer) without+=("KEYWARD_TEST_NO_PGBOUNCER=1 leaves out the tests through PgBouncer")
+	fi
+fi
 if [ "${KEYWARD_TEST_NO_NODE:-}" != 1 ]; then
 	has node || missing+=(nodejs)
 	has npm || missing+=(npm)
+fi
+if [ "${KEYWARD_TEST_NO_BROWSER:-}" != 1 ] && ! has_chromium; then
+	missing+=(chromium fonts-dejavu-core) without+=("KEYWARD_TEST_NO_BROWSER=1 leaves out the tests of the console in a browser")
 fi
 has curl || missing+=(curl)
 has_cc || missing+=(gcc libc6-dev)

@@ -27,6 +27,7 @@ type claim struct {
 	key       string
 	until     time.Time     // how long it is remembered once it is answered
 	confirmed bool          // and no copy is answered any more
+	claimed   time.Time     // when the store last said that it is this sidecar's; zero: never. Guarded by claims.mu
 	over      chan struct{} // closed when it is known what became of it
 }
 
@@ -66,8 +67,12 @@ func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim,
 				return nil, fmt.Errorf("waiting for what becomes of the same message: %w", ctx.Err())
 			}
 		}
+		asked := time.Now()
 		found, err := s.memory.ClaimSeen(ctx, key)
 		if err == nil && found == store.Fresh {
+			s.mu.Lock()
+			mine.claimed = asked
+			s.mu.Unlock()
 			return mine, nil
 		}
 		s.end(mine)
@@ -128,12 +133,14 @@ func (s *claims) confirm(c *claim) (duplicate bool) {
 func (s *claims) give(c *claim) {
 	s.mu.Lock()
 	delete(s.owing, c.key)
+	lapsed := time.Since(c.claimed) >= store.ClaimLease
 	s.mu.Unlock()
-	var until time.Time
-	if c.confirmed {
-		until = c.until
+	switch {
+	case c.confirmed:
+		s.forget(c.key, c.until)
+	case !lapsed: // else it may be another sidecar's by now
+		s.forget(c.key, time.Time{})
 	}
-	s.forget(c.key, until)
 	s.end(c)
 }
 
@@ -163,21 +170,38 @@ func (s *claims) keep(ctx context.Context) {
 		}
 		renewed = time.Now()
 		if keys := s.keys(); len(keys) > 0 {
-			if err := s.memory.RenewClaims(ctx, keys); err != nil && ctx.Err() == nil {
+			err := s.memory.RenewClaims(ctx, keys)
+			if err == nil {
+				s.renewed(keys, renewed)
+			} else if ctx.Err() == nil {
 				s.log.Warn().Err(err).Msg("the claims on webhooks that are being answered could not be renewed")
 			}
 		}
 	}
 }
 
+// keys are those to renew: not of who only asks yet, which would keep alive the claim of a sidecar that has died.
 func (s *claims) keys() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keys := make([]string, 0, len(s.held))
-	for key := range s.held {
-		keys = append(keys, key)
+	for key, c := range s.held {
+		if !c.claimed.IsZero() {
+			keys = append(keys, key)
+		}
 	}
 	return keys
+}
+
+// renewed notes that the claims were this sidecar's at a time.
+func (s *claims) renewed(keys []string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range keys {
+		if c := s.held[key]; c != nil && !c.claimed.IsZero() {
+			c.claimed = at
+		}
+	}
 }
 
 // pay tells the store what it missed, as far as it can be reached.

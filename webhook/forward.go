@@ -261,7 +261,7 @@ func (s *Server) reply(c *call, a *answer, resp *http.Response) *refusal {
 		c.finish()
 		return nil
 	}
-	if a.timer.Stop() && len(whole) == 0 {
+	if len(whole) == 0 && a.timer.Stop() { // a long one keeps the limit that it had
 		a.timer = time.AfterFunc(a.idle, func() { a.late.Store(true); a.cancel() })
 		a.moves = true
 	}

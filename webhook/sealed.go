@@ -26,11 +26,15 @@ func sealed(keys *seal.Keyring, d *store.Delivery) *store.Delivery {
 	s := *d
 	head := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(d.RawQuery)+len(d.Header)), uint32(len(d.RawQuery)))
 	head = append(append(head, d.RawQuery...), d.Header...)
-	s.Header = keys.SealBulk(make([]byte, 0, len(head)+envelope), head, d.AppendContext(nil, partHead))
-	s.Body = keys.SealBulk(make([]byte, 0, len(d.Body)+envelope), d.Body, d.AppendContext(nil, partBody))
 	s.RawQuery, s.BodySize = "", int64(len(d.Body))
-	s.KeyID, _ = seal.SealedWith(s.Body) // not the primary's as it is now: that may have changed meanwhile
-	return &s
+	for { // until both are sealed with one key, which turning keys may change in between
+		s.Header = keys.SealBulk(make([]byte, 0, len(head)+envelope), head, d.AppendContext(nil, partHead))
+		s.Body = keys.SealBulk(make([]byte, 0, len(d.Body)+envelope), d.Body, d.AppendContext(nil, partBody))
+		of, _ := seal.SealedWith(s.Header)
+		if s.KeyID, _ = seal.SealedWith(s.Body); s.KeyID == of {
+			return &s
+		}
+	}
 }
 
 // envelope is how much longer a sealed value is at most.

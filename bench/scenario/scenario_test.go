@@ -214,7 +214,7 @@ func env(t *testing.T) (*Env, *[]report.Run) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	runs := &[]report.Run{}
 	return &Env{
-		Binary: binary, Dir: dir, Keep: filepath.Join(dir, "keep"), Rounds: 1, Time: 60 * time.Millisecond, Orgs: 1200, Misses: 220,
+		Binary: binary, Dir: dir, Keep: filepath.Join(dir, "keep"), Rounds: 1, Time: 60 * time.Millisecond, Orgs: 1200, Misses: 1000,
 		Say: func(string, ...any) {}, Done: func(r report.Run) { *runs = append(*runs, r) }, Left: t.Logf,
 	}, runs
 }

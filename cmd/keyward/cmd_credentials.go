@@ -209,9 +209,13 @@ func isTerminal(r io.Reader) bool {
 func cmdCredentialsList(ctx context.Context, f *flags, args []string, std stdio) error {
 	s := reach(f)
 	org := f.String("org", "", "only those of this org `ID`")
+	local := f.Bool("local", false, "those that are disabled in this sidecar alone")
 	asJSON := f.json()
 	if err := f.parse(args); err != nil {
 		return err
+	}
+	if *local {
+		return s.listLocal(ctx, std, *org, *asJSON)
 	}
 	all := listing{Items: []json.RawMessage{}}
 	orgs, err := s.orgs(ctx, *org)
@@ -299,8 +303,12 @@ func cmdCredentialsEnable(ctx context.Context, f *flags, args []string, std stdi
 
 func setActive(ctx context.Context, f *flags, args []string, std stdio, active bool) error {
 	t := targetFlags(f)
+	local := f.Bool("local", false, "in this sidecar alone, at once, whether or not the store can be reached")
 	if err := t.parse(f, args); err != nil {
 		return err
+	}
+	if *local {
+		return t.setLocal(ctx, std, !active)
 	}
 	return t.change(ctx, std, http.MethodPatch, map[string]bool{"is_active": active})
 }

@@ -37,6 +37,8 @@ type Config struct {
 	CacheSize int           `flag:"cache-size" arg:"N" default:"1000" section:"Cache" help:"how many credentials are kept, sealed"`
 	CacheTTL  time.Duration `flag:"cache-ttl" arg:"TIME" default:"5m" help:"the longest that one is served unrefreshed"`
 	MaxStale  time.Duration `flag:"max-stale" arg:"TIME" default:"15m" help:"the longest that one is served while the store cannot be reached"`
+	StrictOrg []string      `flag:"strict-org" arg:"ORG" reload:"yes" help:"an org that fails closed: its credentials are not used while the store cannot be reached; repeatable"`
+	LastGood  string        `flag:"last-known-good" arg:"FILE" default:"" help:"keep all rows in this file too, sealed: with it a start while PostgreSQL is away serves, and orgs that are not in the cache; for --max-stale"`
 
 	Upstream          []string `flag:"upstream" arg:"HOST=URL" section:"Upstreams" reload:"yes" help:"send what is meant for a provider's host elsewhere (staging, a stand-in); repeatable; plain http only to loopback"`
 	UpstreamCA        string   `flag:"upstream-ca" arg:"FILE" default:"" help:"PEM certificates trusted for upstreams in addition to the system's"`
@@ -96,7 +98,7 @@ type storage struct {
 	DataDir        string    `flag:"data-dir" arg:"DIR" default:".keyward" section:"Store and keys" help:"embedded store and generated key, made with mode 0700"`
 	Store          secretURL `flag:"store" arg:"URL" default:"sqlite:DATA_DIR/keyward.db" help:"sqlite:PATH or postgres://…; a password never on the command line"`
 	StoreFile      string    `flag:"store-file" arg:"FILE" default:"" help:"file that holds the URL of --store"`
-	Key            string    `flag:"key" arg:"SOURCE" default:"file:DATA_DIR/keys.json" help:"key source: env:NAME or file:PATH; a missing file is generated for SQLite only"`
+	Key            string    `flag:"key" arg:"SOURCE" default:"file:DATA_DIR/keys.json" help:"key source: file:PATH, env:NAME, awskms://…, gcpkms://… or hcvault://…; a missing file is generated for SQLite only"`
 	AutoMigrate    bool      `flag:"auto-migrate" default:"true" help:"bring the store's schema up to date at start; false: refuse an old one"`
 	MigrateURL     secretURL `flag:"migrate-url" arg:"URL" default:"" help:"postgres://… for schema changes, where they need another role or a direct address"`
 	MigrateURLFile string    `flag:"migrate-url-file" arg:"FILE" default:"" help:"file that holds the URL of --migrate-url"`

@@ -2,11 +2,10 @@ package main
 
 import (
 	"net/url"
-	"regexp"
 	"strings"
-)
 
-var envVariable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	"github.com/keyward/keyward/keysource"
+)
 
 // loadStorage is for commands that work on the store itself: after f.parse, it reads the *-file twins, resolves the defaults and
 // checks the result. The error is a *usageError.
@@ -24,23 +23,16 @@ func (s *storage) validate(f *flags, p *problems) {
 	if s.MigrateURL != "" {
 		checkStore(f, "migrate-url", s.MigrateURL, p)
 	}
-	kind, rest, _ := strings.Cut(s.Key, ":")
-	switch kind {
-	case "env":
-		if !envVariable.MatchString(rest) {
-			p.addf("%s: after env: comes the name of a variable, as env:KEYWARD_KEY", f.at("key"))
-		}
-	case "file":
-		if rest == "" {
-			p.addf("%s: after file: comes a path, as file:/etc/keyward/keys.json", f.at("key"))
-		}
-	case "awskms", "gcpkms", "hcvault":
-		p.addf("%s: %s:// is not available in this version; use file:PATH or env:NAME", f.at("key"), kind)
-	case "":
-	default:
-		p.addf("%s: must be env:NAME or file:PATH, never the key itself", f.at("key"))
+	if s.Key == "" {
+		return
+	}
+	if _, err := s.source(); err != nil {
+		p.addf("%s: %w", f.at("key"), err)
 	}
 }
+
+// source is Key, read.
+func (s *storage) source() (*keysource.Source, error) { return keysource.Parse(s.Key, s.DataDir) }
 
 func checkStore(f *flags, name string, s secretURL, p *problems) {
 	at := f.at(name)

@@ -15,10 +15,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/store"
 )
 
 // notYet are the flags whose feature this version does not have: any value but the default is refused, never ignored.
-var notYet = []string{"intercept", "intercept-passthrough", "isolate-upstreams", "otlp-endpoint"}
+var notYet = []string{"intercept", "intercept-passthrough", "otlp-endpoint"}
 
 // validate checks every setting and reports all that is wrong. It opens no file and no socket; names of users and groups are looked up.
 func (c *Config) validate(k Known, p *problems) {
@@ -33,6 +34,7 @@ func (c *Config) validate(k Known, p *problems) {
 	})
 	c.storage.validate(f, p)
 	c.checkSockets(p)
+	c.checkOutage(p)
 	c.checkAddresses(k, p)
 	c.checkUpstreams(k, p)
 	c.checkNumbers(p)
@@ -60,6 +62,23 @@ func (f *flags) oneOf(name, value string, words ...string) error {
 
 // maxSocketPath is what fits into the kernel's sockaddr_un beside its closing zero.
 const maxSocketPath = 107
+
+func (c *Config) checkOutage(p *problems) {
+	for _, org := range c.StrictOrg {
+		if !store.IsOrg(org) {
+			p.addf("%s: must be an org id: a letter or digit, then up to 63 letters, digits or . _ -", c.flags.at("strict-org"))
+		}
+	}
+	if c.LastGood == "" {
+		return
+	}
+	if strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
+		p.addf("%s: is for PostgreSQL; an SQLite store is on this machine as it is", c.flags.at("last-known-good"))
+	}
+	if c.MaxStale <= 0 {
+		p.addf("%s: its rows are used for --max-stale, which is %s", c.flags.at("last-known-good"), c.MaxStale)
+	}
+}
 
 func (c *Config) checkSockets(p *problems) {
 	for _, s := range []struct{ name, path string }{{"socket", c.Socket}, {"admin-socket", c.AdminSocket}} {

@@ -88,11 +88,28 @@ func (s *sidecarProcess) seedDev(ctx context.Context) (token string, err error) 
 	if err := s.db.PutAssistant(ctx, by, &store.Assistant{ID: devAssistant, Org: devOrg, Role: "inbound", Name: "Front desk"}, -1); err != nil {
 		return "", err
 	}
+	if err := s.openConsole(ctx, by); err != nil {
+		return "", err
+	}
 	token, hash := caller.NewToken()
 	if _, err := s.db.RevokeToken(ctx, by, "dev"); err != nil && !errors.Is(err, store.ErrNotFound) {
 		return "", err
 	}
 	return token, s.db.PutToken(ctx, by, &store.Token{Name: "dev", Hash: hash, Orgs: []string{devOrg}, Providers: []string{"*"}})
+}
+
+// openConsole lets whoever reaches the console in without a log-in: it shows nothing that is not made up. What other machines may reach is
+// not opened.
+func (s *sidecarProcess) openConsole(ctx context.Context, by store.Actor) error {
+	if s.adminTCP == "" || s.c.AllowRemote {
+		return nil
+	}
+	token, hash := caller.NewAdminToken()
+	if err := s.db.PutAdminToken(ctx, by, &store.AdminToken{Name: "dev", Hash: hash, Role: store.RoleOperator}); err != nil {
+		return err
+	}
+	s.devToken.Store(&token)
+	return nil
 }
 
 // devCommands is what a person sees first.
@@ -137,6 +154,11 @@ func devCommands(s *sidecarProcess, token, standins string) string {
 	line("%s credentials list --run-dir %s --org %s", self, s.c.RunDir, devOrg)
 	line("%s audit --run-dir %s", self, s.c.RunDir)
 	line("")
+	if s.consoleOpen() != "" {
+		line("# the same in a browser, without a log-in")
+		line("http://%s/", s.adminTCP)
+		line("")
+	}
 	line("Ctrl-C ends it; nothing is kept.")
 	line("")
 	return b.String()

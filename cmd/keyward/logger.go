@@ -10,21 +10,30 @@ import (
 )
 
 // newLogger writes to stderr: JSON lines for machines, or coloured ones for a person at a terminal. Times are UTC, durations are
-// milliseconds.
-func newLogger(c *Config, std stdio) (zerolog.Logger, error) {
+// milliseconds. The lines of requests have a logger of their own, which does not have them wait; flush writes what it holds back.
+func newLogger(c *Config, std stdio) (log, requests zerolog.Logger, flush func()) {
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	zerolog.DurationFieldUnit = time.Millisecond
 	zerolog.TimestampFunc = func() time.Time { return time.Now().UTC() }
 	setLogLevel(c.LogLevel)
 	out := std.err
 	format := c.LogFormat
-	if f, ok := out.(*os.File); format == "" && ok && isatty.IsTerminal(f.Fd()) {
+	if format == "" && watches(out) {
 		format = "console"
 	}
 	if format == "console" {
 		out = zerolog.ConsoleWriter{Out: out, TimeFormat: "15:04:05.000"}
+		log = zerolog.New(lineWriter{out}).With().Timestamp().Logger()
+		return log, log, func() {}
 	}
-	return zerolog.New(lineWriter{out}).With().Timestamp().Logger(), nil
+	b := newLogBuffer(out)
+	return zerolog.New(b).With().Timestamp().Logger(), zerolog.New(requestLines{b}).With().Timestamp().Logger(), b.close
+}
+
+// watches says whether a person looks at what is written.
+func watches(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // lineWriter hides that the output may be a level writer: each line is one Write.

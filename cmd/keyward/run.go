@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,9 @@ import (
 
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/cache"
+	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/lastgood"
 	"github.com/keyward/keyward/proxy"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -28,14 +29,22 @@ import (
 // A sidecarProcess is everything that runs between the start and the end of serve. Its parts are closed in the reverse order of their
 // making.
 type sidecarProcess struct {
-	c       *Config
-	log     zerolog.Logger
-	started time.Time
+	c        *Config
+	log      zerolog.Logger
+	requests zerolog.Logger // takes the line of each request
+	started  time.Time
 
 	keys   *seal.Keyring
+	source *keyWatch
 	db     *store.DB
 	usage  *store.Usage
 	cache  *cache.Cache
+	local  *localSwitch // in front of the cache
+
+	lastGood   *lastgood.Keeper // nil: none is kept
+	unmigrated bool             // the store could not be reached at the start
+	strict     atomic.Pointer[map[string]bool]
+
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
 	api    *http.Server
@@ -51,7 +60,8 @@ type sidecarProcess struct {
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
 	callerTCP  string                  // where callers connect over TCP, as bound
-	adminTCP   string                  // the same of the admin API
+	devToken   atomic.Pointer[string]  // of the open console; nil: it is not open
+	adminTCP   string                  // the same of the admin API and the console
 	adminCalls atomic.Int64
 	owned      sync.WaitGroup
 	failed     chan error // a listener that ended by itself
@@ -63,11 +73,9 @@ type sidecarProcess struct {
 // Run is the sidecar: it opens the store, listens, serves until ctx ends, drains, and returns. Ready, if not nil, is called once
 // callers are served.
 func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) error) (err error) {
-	log, err := newLogger(c, std)
-	if err != nil {
-		return err
-	}
-	s := &sidecarProcess{c: c, log: log, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
+	log, requests, flush := newLogger(c, std)
+	defer flush()
+	s := &sidecarProcess{c: c, log: log, requests: requests, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
 	stopProfile, err := startProfile(c)
 	if err != nil {
@@ -88,9 +96,18 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
+	if s.lastGood != nil {
+		s.owned.Go(func() { s.lastGood.Run(background) })
+	}
+	if s.unmigrated {
+		s.owned.Go(func() { s.migrateLater(background, c) })
+	}
 	s.owned.Go(func() { s.checkRows(background) })
 	s.owned.Go(func() { s.recent.run(background) })
 	s.owned.Go(func() { s.verifier.Run(background) })
+	s.owned.Go(func() { s.countSeals(background) })
+	s.owned.Go(func() { s.watchKeys(background) })
+	s.owned.Go(func() { s.attendKeys(background) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -102,37 +119,6 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	return s.drain()
 }
 
-// openKeys reads the key source. A missing file is made for the embedded store only: sidecars that share a store share its keys too,
-// and a key made by one of them could not open what another sealed.
-func (s *sidecarProcess) openKeys(context.Context) error {
-	c := s.c
-	if strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
-		if err := privateFolder(c.DataDir); err != nil && !c.isSet("store") {
-			return fmt.Errorf("data folder: %w", err)
-		}
-	}
-	keys, err := seal.Load(c.Key)
-	path, isFile := strings.CutPrefix(c.Key, "file:")
-	if errors.Is(err, os.ErrNotExist) && isFile {
-		if !strings.HasPrefix(c.Store.Reveal(), "sqlite:") {
-			return fmt.Errorf("key %s does not exist; make it once with `keyward keys generate --key %s` and give the same one to every sidecar", c.Key, c.Key)
-		}
-		keys = seal.Generate()
-		if err := keys.WriteFile(path); err != nil {
-			return err
-		}
-		s.log.Warn().Str("key", c.Key).Msg("made a new key; keep a copy of the file: without it no credential can be opened")
-		err = nil
-	}
-	if err != nil {
-		return err
-	}
-	s.keys = keys
-	s.closers = append(s.closers, keys.Wipe)
-	s.weak = harden()
-	return nil
-}
-
 func (s *sidecarProcess) openStore(ctx context.Context) error {
 	c := s.c
 	db, err := store.Open(ctx, c.Store.Reveal(), store.Options{Log: s.log})
@@ -141,8 +127,19 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 	}
 	s.db = db
 	s.closers = append(s.closers, func() { _ = db.Close() })
-	if err := s.migrate(ctx); err != nil {
+	s.openLastGood()
+	err = s.migrate(ctx, c)
+	if errors.Is(err, store.ErrUnavailable) && s.lastGood != nil && s.lastGood.Usable() {
+		s.log.Warn().Err(err).Interface("last_known_good", s.lastGood.Stats()).Msg("the store cannot be reached: started with the rows that it last confirmed")
+		s.unmigrated, err = true, nil
+	}
+	if err != nil {
 		return err
+	}
+	if !s.unmigrated { // else when the store is there: migrateLater
+		if err := s.checkRole(ctx); err != nil {
+			return err
+		}
 	}
 	s.usage = store.NewUsage(db)
 	s.owned.Go(s.usage.Run)
@@ -162,8 +159,8 @@ func (s *sidecarProcess) writeUsage() {
 }
 
 // migrate brings the schema up to date, or refuses one that this version cannot work with.
-func (s *sidecarProcess) migrate(ctx context.Context) error {
-	if !s.c.AutoMigrate {
+func (s *sidecarProcess) migrate(ctx context.Context, c *Config) error {
+	if !c.AutoMigrate {
 		schema, err := s.db.Schema(ctx)
 		if err != nil {
 			return err
@@ -174,7 +171,7 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 		return nil
 	}
 	db := s.db
-	if url := s.c.MigrateURL.Reveal(); url != "" {
+	if url := c.MigrateURL.Reveal(); url != "" {
 		other, err := store.Open(ctx, url, store.Options{Log: s.log})
 		if err != nil {
 			return fmt.Errorf("--migrate-url: %w", err)
@@ -192,23 +189,60 @@ func (s *sidecarProcess) migrate(ctx context.Context) error {
 	return nil
 }
 
+// checkRole refuses a role that row-level security does not hold for, where the store has roles of its own: keyward_app exists, or
+// --migrate-url names another. Where one role does everything, which is the short way to a store for one sidecar, that is said and no more.
+func (s *sidecarProcess) checkRole(ctx context.Context) error {
+	apart, err := s.db.CheckRole(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, store.ErrRole):
+		return fmt.Errorf("checking the store's role: %w", err)
+	case apart || s.c.migratesAsAnother():
+		return err
+	}
+	s.log.Warn().Err(err).Msg("one role does everything in the store, so that only the program keeps the orgs apart; docs/reference/store.md has the SQL for two")
+	return nil
+}
+
+// migratesAsAnother says whether --migrate-url names another role than --store, and not only a direct address for the same.
+func (c *Config) migratesAsAnother() bool {
+	if c.MigrateURL == "" {
+		return false
+	}
+	return !store.SameRole(c.Store.Reveal(), c.MigrateURL.Reveal())
+}
+
 func (s *sidecarProcess) openCache(ctx context.Context) error {
 	c := s.c
-	ca, err := cache.New(s.db, cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive})
+	s.setStrict(c)
+	options := cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive, Strict: s.isStrict}
+	if s.lastGood != nil {
+		options.Fallback = s.lastGood
+	}
+	ca, err := cache.New(s.db, options)
 	if err != nil {
 		return err
+	}
+	apply := ca.Apply
+	if s.lastGood != nil {
+		apply = func(change store.Change) {
+			s.lastGood.Apply(change) // first: what the cache then finds worthless must not come from there
+			ca.Apply(change)
+		}
 	}
 	s.cache = ca
 	s.closers = append(s.closers, ca.Close)
 	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.owned.Go(func() {
-		if err := s.db.Watch(watch, ca.Apply); err != nil && watch.Err() == nil {
+		if err := s.db.Watch(watch, apply); err != nil && watch.Err() == nil {
 			s.log.Error().Err(err).Msg("watching the store for changes ended")
 		}
 	})
 	s.stops = append(s.stops, stop)
 	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
-	return nil
+	s.local, err = openLocalSwitch(ca, c.RunDir)
+	return err
 }
 
 func (s *sidecarProcess) startProxy(context.Context) error {
@@ -226,7 +260,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.cache, Keys: s.keys, Rules: rules, Log: s.log, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote,
+		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
 	})
 	if err != nil {
@@ -286,20 +320,22 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	})
 }
 
-// startAdmin serves the admin API on its socket and on TCP.
+// startAdmin serves the admin API on its socket and on TCP, and there the console too.
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
 		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier,
 		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
+		Local: admin.Local{List: s.local.list, Set: s.local.set},
 		Checks: []admin.Check{
 			{Name: "draining", Run: s.checkDraining},
 			{Name: "store", Run: s.db.Ping, Degrades: true},
 			{Name: "change-feed", Run: s.checkFeed, Degrades: true},
-			{Name: "keys", Run: func(context.Context) error { return nil }},
+			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
 		},
 	})
+	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Open: s.consoleOpen, Stop: s.draining}))
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.stops = append(s.stops, s.stopAdmin)
@@ -322,6 +358,14 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 		s.serveAdmin(admin.Limited(tcp), "admin "+s.adminTCP)
 	}
 	return nil
+}
+
+// consoleOpen is the token of a console that needs no log-in.
+func (s *sidecarProcess) consoleOpen() string {
+	if t := s.devToken.Load(); t != nil {
+		return *t
+	}
+	return ""
 }
 
 // counted counts the requests of the admin API, for tidy.
@@ -357,17 +401,31 @@ func (s *sidecarProcess) checkFeed(context.Context) error {
 	return nil
 }
 
+// feedStats are how fresh what the sidecar knows of others' changes is; age_ms is null while the feed is down.
+func (s *sidecarProcess) feedStats() map[string]any {
+	f := map[string]any{"live": s.db.FeedLive(), "age_ms": nil}
+	if age, ok := s.db.FeedAge(); ok {
+		f["age_ms"] = age.Milliseconds()
+	}
+	return f
+}
+
 // stats are the running numbers of /api/stats.
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
-	return map[string]any{
+	all := map[string]any{
 		"cache": s.cache.Stats(),
+		"feed":  s.feedStats(),
 		"usage": s.usage.Stats(),
 		"proxy": map[string]int64{
 			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),
 			"dialled": st.Dialled.Load(), "reused": st.Reused.Load(),
 		},
 	}
+	if s.lastGood != nil {
+		all["last_known_good"] = s.lastGood.Stats()
+	}
+	return all
 }
 
 // checkRows tries to open every credential once, in the background: a key that opens no rows is better known at start than by the
@@ -415,6 +473,7 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 			return
 		case <-hangups:
 			s.reload()
+			s.source.lookAgain()
 		}
 	}
 }
@@ -457,6 +516,7 @@ func (s *sidecarProcess) apply(next *Config) error {
 	}
 	s.proxy.SetRules(rules)
 	s.proxy.SetLimits(s.limits(next))
+	s.setStrict(next)
 	setLogLevel(next.LogLevel)
 	s.c = next
 	return nil

@@ -20,7 +20,7 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 		Store: s.db, Keys: s.keys, Log: s.log, Attempts: c.WebhookAttempts, Backoff: c.WebhookBackoff, BackoffMax: c.WebhookBackoffMax,
 	})
 	server, err := webhook.New(webhook.Options{
-		Store: s.cache, Keys: s.keys, Log: s.log, Usage: s.usage, AccountOwner: s.db.AccountOwner,
+		Store: s.local, Keys: s.keys, Log: s.log, Usage: s.usage, AccountOwner: s.db.AccountOwner,
 		Accept: queue.Accept, Memory: s.db,
 		PublicURL: c.PublicURL, Routes: c.webhookRoutes(), MaxBody: int64(c.WebhookMaxBody), MaxHead: int(c.MaxHead), MaxConns: c.MaxConns,
 		HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout,
@@ -35,7 +35,7 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 	s.webhooks = server
 	s.webhookAPI = admin.Webhooks{
 		Target: server.Target, Wake: queue.Wake,
-		Test: testWebhook(&webhook.Sampler{Store: s.cache, Keys: s.keys, Address: l.Addr().String(), PublicURL: c.PublicURL}),
+		Test: testWebhook(&webhook.Sampler{Store: s.local, Keys: s.keys, Address: l.Addr().String(), PublicURL: c.PublicURL}),
 	}
 	name := "webhooks " + l.Addr().String()
 	s.listeners = append(s.listeners, name)

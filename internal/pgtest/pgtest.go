@@ -109,15 +109,25 @@ func (s *Server) New(t testing.TB) string {
 	return s.URL(name)
 }
 
-func (s *Server) exec(statement string) error {
+func (s *Server) exec(statement string) error { return run(s.URL("postgres"), statement) }
+
+// Exec runs statements in a database, for tests that have no driver of their own.
+func Exec(t testing.TB, url, statements string) {
+	t.Helper()
+	if err := run(url, statements); err != nil {
+		t.Fatalf("running statements: %v", err)
+	}
+}
+
+func run(url, statements string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	c, err := pgx.Connect(ctx, s.URL("postgres"))
+	c, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close(ctx) }()
-	_, err = c.Exec(ctx, statement)
+	_, err = c.Exec(ctx, statements)
 	return err
 }
 
@@ -191,7 +201,7 @@ func (s *Server) start() error {
 	cmd := s.command("/bin/sh", "-c", keep, "keep", filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"),
 		"-k", s.dir, "-p", "5432", "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700",
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "max_wal_senders=0", "-c", "wal_level=minimal",
-		"-c", "shared_buffers=16MB", "-c", "max_connections=200",
+		"-c", "shared_buffers=16MB", "-c", "max_connections=600",
 		"-c", "timezone=Asia/Kathmandu", // whoever forgets a time zone is to notice
 	)
 	var err error

@@ -1,0 +1,325 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keyward/keyward/internal/pgtest"
+)
+
+// keysCommand runs keyward keys as a process of its own.
+func keysCommand(t *testing.T, args ...string) (out string, code int) {
+	t.Helper()
+	cmd := exec.Command("keyward", append([]string{"keys"}, args...)...)
+	b, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(b), cmd.ProcessState.ExitCode()
+}
+
+func mustKeys(t *testing.T, args ...string) string {
+	t.Helper()
+	out, code := keysCommand(t, args...)
+	if code != 0 {
+		t.Fatalf("keyward keys %v: exit code %d: %s", args, code, out)
+	}
+	return out
+}
+
+func refusedKeys(t *testing.T, code int, words string, args ...string) {
+	t.Helper()
+	if out, got := keysCommand(t, args...); got != code || !strings.Contains(out, words) {
+		t.Errorf("keyward keys %v: exit code %d, want %d with %q: %s", args, got, code, words, out)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to+".new", b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(to+".new", to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rotates(t *testing.T, url string, orgs int) {
+	key := filepath.Join(shortDir(t), "keys.json")
+	mustKeys(t, "generate", "--key", "file:"+key)
+	t.Setenv("KEYWARD_STORE", url)
+	t.Setenv("KEYWARD_KEY", "file:"+key)
+	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+echo(t))
+	for i := range orgs {
+		s.must(fmt.Sprintf(`{"api_key":"re_of_org_%d"}`, i), "credentials", "set", "--org", fmt.Sprint("org", i), "--provider", "resend")
+	}
+	c := s.client("caller.sock")
+	works := func(when string) {
+		t.Helper()
+		for i := range orgs {
+			if got, err := s.call(c, fmt.Sprint("org", i)); err != nil || got != fmt.Sprint("Bearer re_of_org_", i) {
+				t.Fatalf("%s: %q, %v", when, got, err)
+			}
+		}
+	}
+	refusedKeys(t, exitRefused, "keyward keys add makes a new one", "rotate")
+	first := items(t, mustKeys(t, "list", "--json"))[0]["id"].(string)
+	mustKeys(t, "add")
+	works("with the new key added")
+
+	// A key that is to go has rows.
+	refusedKeys(t, exitRefused, "it is the primary key", "retire", first)
+	out := mustKeys(t, "rotate", "--json")
+	var done struct {
+		KeyID                string `json:"key_id"`
+		Promoted             bool
+		Resealed, Unreadable int
+	}
+	if err := json.Unmarshal([]byte(out), &done); err != nil || !done.Promoted || done.Resealed != orgs || done.Unreadable != 0 || done.KeyID == first {
+		t.Errorf("%s: %v", out, err)
+	}
+	works("after the rotation")
+	mustKeys(t, "retire")
+	eventually(t, "the sidecar has let the old key go", func() bool {
+		all := items(t, mustKeys(t, "list", "--json"))
+		return len(all) == 1 && all[0]["id"] == done.KeyID && all[0]["rows"] == float64(orgs)
+	})
+	works("without the old key")
+	if out := s.must("", "audit", "--json"); strings.Count(out, `"key.`) != 4 { // add, rotate, reseal, retire
+		t.Errorf("the audit log: %s", out)
+	}
+	if strings.Contains(s.log.String(), "re_of_org") {
+		t.Error("a secret is in the log")
+	}
+}
+
+func TestKeysTurn(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { rotates(t, "sqlite:"+filepath.Join(shortDir(t), "keyward.db"), 5) })
+	t.Run("postgres", func(t *testing.T) { rotates(t, pgtest.New(t), 5) })
+}
+
+// TestNewKeysReachEverySidecarBeforeTheySeal: two sidecars on one store, each with a copy of the keyset.
+func TestNewKeysReachEverySidecarBeforeTheySeal(t *testing.T) {
+	here, there := filepath.Join(shortDir(t), "keys.json"), filepath.Join(shortDir(t), "keys.json")
+	mustKeys(t, "generate", "--key", "file:"+here)
+	copyFile(t, here, there)
+	t.Setenv("KEYWARD_STORE", pgtest.New(t))
+	up := "api.resend.com=" + echo(t)
+	a := serve(t, shortDir(t), "--key", "file:"+here, "--upstream", up)
+	b := serve(t, shortDir(t), "--key", "file:"+there, "--upstream", up)
+	a.must(`{"api_key":"re_sealed_before"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	eventually(t, "both are known", func() bool {
+		return strings.Contains(mustKeys(t, "list", "--key", "file:"+here), "2 of 2")
+	})
+
+	mustKeys(t, "add", "--key", "file:"+here)
+	refusedKeys(t, exitRefused, fmt.Sprintf("(pid %d)", b.cmd.Process.Pid), "rotate", "--key", "file:"+here)
+	if strings.Contains(mustKeys(t, "list", "--key", "file:"+here), "retiring") {
+		t.Error("a refused rotation changed the keyset")
+	}
+	copyFile(t, here, there)
+	eventually(t, "both have the new key", func() bool {
+		return strings.Count(mustKeys(t, "list", "--key", "file:"+here), "2 of 2") == 2
+	})
+
+	// The other one seals with the old key until it is told, and the rotation waits for it.
+	rotation := exec.Command("keyward", "keys", "rotate", "--key", "file:"+here)
+	var said syncBuffer
+	rotation.Stdout, rotation.Stderr = &said, &said
+	if err := rotation.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond)
+	b.must(`{"api_key":"re_sealed_by_who_comes_last"}`, "credentials", "set", "--org", "globex", "--provider", "resend")
+	copyFile(t, here, there)
+	if err := rotation.Wait(); err != nil || !strings.Contains(said.String(), "re-sealed 2 rows") {
+		t.Fatalf("%v: %s", err, said.String())
+	}
+	mustKeys(t, "retire", "--key", "file:"+here)
+	copyFile(t, here, there)
+	for name, s := range map[string]*served{"first": a, "second": b} {
+		c := s.client("caller.sock")
+		for org, want := range map[string]string{"acme": "Bearer re_sealed_before", "globex": "Bearer re_sealed_by_who_comes_last"} {
+			if got, err := s.call(c, org); got != want {
+				t.Errorf("the %s sidecar, %s: %q, %v", name, org, got, err)
+			}
+		}
+	}
+}
+
+// TestWebhooksTurnToo: one that waits in the store is re-sealed with the rest, and delivered when the old key is long gone.
+func TestWebhooksTurnToo(t *testing.T) {
+	var up atomic.Bool
+	got := make(chan string, 10)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		got <- string(body)
+	}))
+	t.Cleanup(app.Close)
+	dir := shortDir(t)
+	s := serve(t, dir, "--webhook-listen", "127.0.0.1:0", "--webhook-target", app.URL, "--webhook-backoff", "1s", "--webhook-backoff-max", "2s")
+	s.must(`{"api_key":"re_of_acme","webhook_secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	s.must("", "webhooks", "test", "--org", "acme", "--provider", "resend")
+	data := filepath.Join(dir, "data")
+	first := items(t, mustKeys(t, "list", "--json", "--data-dir", data))[0]
+	if first["rows"] != 2.0 {
+		t.Fatalf("the first key has sealed %v rows, want a credential and a webhook", first["rows"])
+	}
+	mustKeys(t, "add", "--data-dir", data)
+	if out := mustKeys(t, "rotate", "--data-dir", data); !strings.Contains(out, "re-sealed 2 rows") {
+		t.Error(out)
+	}
+	mustKeys(t, "retire", first["id"].(string), "--data-dir", data)
+	up.Store(true)
+	select {
+	case body := <-got:
+		if !strings.Contains(body, "email") {
+			t.Errorf("delivered: %s", body)
+		}
+	case <-time.After(15 * time.Second):
+		t.Errorf("the webhook was never delivered: %s", s.log)
+	}
+}
+
+func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
+	dir := shortDir(t)
+	s := serve(t, dir)
+	s.must(`{"api_key":"re_sealed_by_the_first"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	data := filepath.Join(dir, "data")
+	first := items(t, mustKeys(t, "list", "--json", "--data-dir", data))[0]["id"].(string)
+	stop(t, s)
+	mustKeys(t, "add", "--data-dir", data)
+
+	// A rotation that is killed as soon as the new key is primary leaves the row with the old one.
+	rotation := exec.Command("keyward", "keys", "rotate", "--data-dir", data)
+	if err := rotation.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = rotation.Process.Kill()
+	_ = rotation.Wait()
+	text, err := os.ReadFile(filepath.Join(data, "keys.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turned := strings.Replace(strings.Replace(string(text), `"primary"`, `"retiring"`, 1), `"active"`, `"primary"`, 1)
+	write(t, filepath.Join(data, "keys.json"), turned)
+	refusedKeys(t, exitRefused, "1 rows of org_credentials are sealed by it, and would be lost", "retire", "--data-dir", data)
+	refusedKeys(t, exitRefused, "are sealed by it", "retire", first, "--data-dir", data)
+	refusedKeys(t, exitNotFound, "there is no key of that id", "retire", "k-of-nobody", "--data-dir", data)
+	mustKeys(t, "rotate", "--data-dir", data) // goes on where the other one was ended
+	mustKeys(t, "retire", first, "--data-dir", data)
+}
+
+// TestKeysetThatIsNoGoodChangesNothing: a sidecar that runs keeps what it has, and says so.
+func TestKeysetThatIsNoGoodChangesNothing(t *testing.T) {
+	dir := shortDir(t)
+	s := serve(t, dir, "--upstream", "api.resend.com="+echo(t))
+	s.must(`{"api_key":"re_kept"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	path := filepath.Join(dir, "data", "keys.json")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, `{"version":1,"keys":[]}`)
+	eventually(t, "it is said", func() bool { return strings.Contains(s.log.String(), "could not be taken over") })
+	if got, err := s.call(s.client("caller.sock"), "acme"); got != "Bearer re_kept" {
+		t.Errorf("%q, %v", got, err)
+	}
+	write(t, path, string(good))
+	mustKeys(t, "add", "--data-dir", filepath.Join(dir, "data"))
+	eventually(t, "the good one is taken over", func() bool { return strings.Contains(s.log.String(), "keys read anew") })
+}
+
+// A vault is as much of Vault's transit engine as wraps a data key, and can be away.
+func vault(t *testing.T) (source func(keyset string) string, away *atomic.Bool) {
+	away = &atomic.Bool{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			http.Error(w, `{"errors":["Vault is sealed"]}`, http.StatusServiceUnavailable)
+			return
+		}
+		var in map[string]string
+		_ = json.NewDecoder(r.Body).Decode(&in)
+		switch r.URL.Path {
+		case "/v1/transit/encrypt/keyward":
+			_ = json.NewEncoder(w).Encode(map[string]any{"data": map[string]string{"ciphertext": "vault:v1:" + in["plaintext"]}})
+		case "/v1/transit/decrypt/keyward":
+			plain := strings.TrimPrefix(in["ciphertext"], "vault:v1:")
+			if _, err := base64.StdEncoding.DecodeString(plain); err != nil {
+				http.Error(w, `{"errors":["invalid ciphertext"]}`, http.StatusBadRequest)
+				return
+			}
+			_ = json.NewEncoder(w).Encode(map[string]any{"data": map[string]string{"plaintext": plain}})
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	t.Setenv("VAULT_TOKEN", "hvs.test")
+	host := strings.TrimPrefix(srv.URL, "http://")
+	return func(keyset string) string {
+		return "hcvault://" + host + "/transit/keys/keyward?scheme=http&keyset=" + keyset
+	}, away
+}
+
+// TestKMSAway: sidecars that run go on, a start says what it lacks, and both keep working when the service is back.
+func TestKMSAway(t *testing.T) {
+	source, away := vault(t)
+	dir := shortDir(t)
+	wrapped := source(filepath.Join(dir, "wrapped.json"))
+	mustKeys(t, "generate", "--key", "file:"+filepath.Join(dir, "plain.json"))
+	mustKeys(t, "rewrap", "--key", "file:"+filepath.Join(dir, "plain.json"), "--to", wrapped)
+	if err := os.Remove(filepath.Join(dir, "plain.json")); err != nil {
+		t.Fatal(err)
+	}
+	up := "api.resend.com=" + echo(t)
+	s := serve(t, dir, "--key", wrapped, "--upstream", up)
+	s.must(`{"api_key":"re_under_a_kms"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
+	store := "sqlite:" + filepath.Join(dir, "data", "keyward.db")
+	t.Setenv("KEYWARD_STORE", store)
+	mustKeys(t, "add", "--key", wrapped)
+	mustKeys(t, "rotate", "--key", wrapped)
+
+	away.Store(true)
+	if got, err := s.call(s.client("caller.sock"), "acme"); got != "Bearer re_under_a_kms" {
+		t.Errorf("a sidecar that runs: %q, %v", got, err)
+	}
+	s.must(`{"api_key":"re_written_meanwhile"}`, "credentials", "set", "--org", "globex", "--provider", "resend")
+	refusedKeys(t, exitFailed, "the key management service cannot answer now", "add", "--key", wrapped)
+	stop(t, s)
+	late := start(t, shortDir(t), "--key", wrapped)
+	err := <-late.done
+	late.done <- err
+	if out := late.log.String(); late.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "the key management service cannot answer now") ||
+		!strings.Contains(out, "sidecars that run go on without it") {
+		t.Errorf("exit code %d: %s", late.cmd.ProcessState.ExitCode(), out)
+	}
+
+	away.Store(false)
+	s = serve(t, dir, "--key", wrapped, "--upstream", up)
+	c := s.client("caller.sock")
+	for org, want := range map[string]string{"acme": "Bearer re_under_a_kms", "globex": "Bearer re_written_meanwhile"} {
+		if got, err := s.call(c, org); got != want {
+			t.Errorf("%s: %q, %v", org, got, err)
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyward/keyward/internal/pgtest"
+)
+
+// An outage is a PostgreSQL that can be stopped, with some orgs in it, and sidecars on it.
+type outage struct {
+	t    *testing.T
+	pg   *pgtest.Server
+	args []string
+}
+
+func newOutage(t *testing.T) *outage {
+	pg := pgtest.Start(t)
+	key := filepath.Join(shortDir(t), "keys.json")
+	mustKeys(t, "generate", "--key", "file:"+key)
+	t.Setenv("KEYWARD_STORE", pg.New(t))
+	return &outage{t, pg, []string{"--key", "file:" + key, "--upstream", "api.resend.com=" + echo(t)}}
+}
+
+func (o *outage) serve(dir string, args ...string) *served {
+	o.t.Helper()
+	return serve(o.t, dir, append(append([]string{}, o.args...), args...)...)
+}
+
+func (o *outage) set(s *served, org string) {
+	o.t.Helper()
+	s.must(`{"api_key":"re_of_`+org+`"}`, "credentials", "set", "--org", org, "--provider", "resend")
+}
+
+func kill(s *served) {
+	_ = s.cmd.Process.Kill()
+	s.done <- <-s.done
+}
+
+// TestLastKnownGood: killed and started while PostgreSQL is away, a sidecar serves every org, those too that it never called for; but not
+// what it has heard was deleted or disabled.
+func TestLastKnownGood(t *testing.T) {
+	o := newOutage(t)
+	dir := shortDir(t)
+	file := filepath.Join(dir, "last.kw")
+	s := o.serve(dir, "--last-known-good", file, "--cache-size", "2")
+	for i := range 20 {
+		o.set(s, fmt.Sprintf("org%d", i))
+	}
+	s.must("", "assistants", "set", "asst_1", "--org", "org3")
+	token := regexp.MustCompile(`kwt[0-9A-Za-z]{43}`).FindString(s.must("", "callers", "add", "--name", "worker", "--org", "org4", "--provider", "resend"))
+	s.must("", "credentials", "delete", "--org", "org7", "--provider", "resend")
+	eventually(t, "the file is written", func() bool { _, err := os.Stat(file); return err == nil })
+	text, err := os.ReadFile(file)
+	if err != nil || strings.Contains(string(text), "org3") || strings.Contains(string(text), "resend") {
+		t.Errorf("the file tells who has what: %v", err)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+
+	// What is deleted after the file was written, and heard of.
+	time.Sleep(5500 * time.Millisecond)
+	s.must("", "credentials", "delete", "--org", "org8", "--provider", "resend")
+	s.must("", "credentials", "disable", "--org", "org9", "--provider", "resend")
+	time.Sleep(300 * time.Millisecond)
+	o.pg.Stop(t)
+	kill(s)
+
+	s = o.serve(dir, "--last-known-good", file)
+	if !strings.Contains(s.log.String(), "started with the rows that it last confirmed") {
+		t.Errorf("it does not say so: %s", s.log)
+	}
+	c := s.client("caller.sock")
+	for i := range 20 {
+		want := fmt.Sprintf("Bearer re_of_org%d", i)
+		got, err := s.call(c, fmt.Sprintf("org%d", i))
+		switch i {
+		case 7, 8, 9:
+			if got != "503 store_unavailable" && got != "424 credential_inactive" {
+				t.Errorf("org%d: %q, %v", i, got, err)
+			}
+		default:
+			if got != want {
+				t.Errorf("org%d: %q, %v", i, got, err)
+			}
+		}
+	}
+	ask := func(header, value string) int {
+		req, _ := http.NewRequest("GET", "http://api.resend.com/domains", nil)
+		req.Header.Set(header, value)
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := ask("Keyward-Assistant", "asst_1"); got != 200 {
+		t.Errorf("by its assistant: %d", got)
+	}
+	if got := ask("Keyward-Token", token); got != 200 {
+		t.Errorf("with a token: %d", got)
+	}
+
+	o.pg.Start(t)
+	eventually(t, "it is said", func() bool { return strings.Contains(s.log.String(), "the store can be reached again") })
+	s.must(`{"api_key":"re_new"}`, "credentials", "set", "--org", "org1", "--provider", "resend")
+	for org, want := range map[string]string{"org1": "Bearer re_new", "org8": "424 credential_missing"} {
+		eventually(t, org+" is "+want+" after the outage", func() bool {
+			got, _ := s.call(c, org)
+			return got == want
+		})
+	}
+}
+
+// TestLastKnownGoodIsNotForEver: past --max-stale it is refused, another store's file and a damaged one are of no use.
+func TestLastKnownGoodIsNotForEver(t *testing.T) {
+	o := newOutage(t)
+	dir := shortDir(t)
+	file := filepath.Join(dir, "last.kw")
+	s := o.serve(dir, "--last-known-good", file)
+	o.set(s, "acme")
+	eventually(t, "the file is written", func() bool { _, err := os.Stat(file); return err == nil })
+	stop(t, s)
+	o.pg.Stop(t)
+	refused := func(why string) {
+		t.Helper()
+		s := start(t, dir, append(append([]string{}, o.args...), "--last-known-good", file)...)
+		err := <-s.done
+		s.done <- err
+		if s.cmd.ProcessState.ExitCode() != exitFailed {
+			t.Errorf("%s: exit code %d: %s", why, s.cmd.ProcessState.ExitCode(), s.log)
+		}
+	}
+	good, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := append([]byte{}, good...)
+	damaged[len(damaged)/2] ^= 1
+	if err := os.WriteFile(file, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("a damaged file")
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	refused("a file that others may read")
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = serve(t, dir, append(append([]string{}, o.args...), "--last-known-good", file, "--max-stale", "20s")...)
+	c := s.client("caller.sock")
+	if got, err := s.call(c, "acme"); got != "Bearer re_of_acme" {
+		t.Errorf("%q, %v", got, err)
+	}
+	time.Sleep(21 * time.Second)
+	if got, err := s.call(c, "acme"); got != "503 store_unavailable" {
+		t.Errorf("past --max-stale: %q, %v", got, err)
+	}
+}
+
+// TestStrictOrgsFailClosed: with the store down, one org goes on and the strict one is refused, until it is not strict any more.
+func TestStrictOrgsFailClosed(t *testing.T) {
+	o := newOutage(t)
+	dir := shortDir(t)
+	config := filepath.Join(dir, "keyward.yaml")
+	write(t, config, "strict_org: [bank]\n")
+	s := o.serve(dir, "--config", config, "--last-known-good", filepath.Join(dir, "last.kw"))
+	o.set(s, "acme")
+	o.set(s, "bank")
+	c := s.client("caller.sock")
+	for _, org := range []string{"acme", "bank"} {
+		if got, err := s.call(c, org); got != "Bearer re_of_"+org {
+			t.Errorf("%s: %q, %v", org, got, err)
+		}
+	}
+	o.pg.Stop(t)
+	time.Sleep(1500 * time.Millisecond) // what was confirmed within the last second may be used
+	if got, err := s.call(c, "acme"); got != "Bearer re_of_acme" {
+		t.Errorf("acme: %q, %v", got, err)
+	}
+	if got, err := s.call(c, "bank"); got != "503 store_unavailable" {
+		t.Errorf("bank: %q, %v", got, err)
+	}
+	write(t, config, "strict_org: [acme]\n")
+	_ = s.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "the file is read anew", func() bool {
+		got, _ := s.call(c, "acme")
+		return got == "503 store_unavailable"
+	})
+	if got, err := s.call(c, "bank"); got != "Bearer re_of_bank" {
+		t.Errorf("bank, not strict any more: %q, %v", got, err)
+	}
+}

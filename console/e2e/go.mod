@@ -1,0 +1,16 @@
+module github.com/keyward/keyward/console/e2e
+
+go 1.26.4
+
+replace github.com/keyward/keyward => ../..
+
+require (
+	github.com/chromedp/cdproto v0.159.0
+	github.com/chromedp/chromedp v0.23.0
+	github.com/keyward/keyward v0.0.0
+)
+
+require (
+	github.com/coder/websocket v1.8.15 // indirect
+	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
+)
