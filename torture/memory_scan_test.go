@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,12 +22,31 @@ import (
 
 // scanMemory looks through every mapping that can be read.
 func (m *memoryTest) scanMemory() (found, size int) {
+	all, saved, size := m.everywhere()
+	// The key is there as long as credentials are to be opened, and whoever may read live memory may have it; it must not be anywhere
+	// else, a core dump included, which coreDump looks at.
+	all = slices.DeleteFunc(all, func(h hit) bool { return h.class == "THE KEY" })
+	m.report(all)
+	if len(saved) > 0 { // what is in them is chance
+		m.t.Errorf("signals have saved the registers of %d threads; the last of them are at %#x", len(saved), saved[len(saved)-1].from)
+	}
+	return len(all), size
+}
+
+// everywhere finds secrets and saved registers in all mappings.
+func (m *memoryTest) everywhere() (all []hit, saved []frame, size int) {
 	m.find.index()
-	var all []hit
 	controls := 0
 	err := eachMapping(m.s.cmd.Process.Pid, func(where string, base uint64, mem []byte) {
 		size += len(mem)
-		all = append(all, m.find.in(where, mem, base)...)
+		here := frames(mem, base)
+		for _, h := range m.find.in(where, mem, base) {
+			if h.saved = h.inside(here); h.saved {
+				h.where += ", registers that a signal has saved"
+			}
+			all = append(all, h)
+		}
+		saved = append(saved, here...)
 		for _, org := range m.orgs[:min(len(m.orgs), 20)] {
 			controls += bytes.Count(mem, []byte(org))
 		}
@@ -37,11 +57,7 @@ func (m *memoryTest) scanMemory() (found, size int) {
 	case controls == 0:
 		m.t.Fatal("not even the names of the orgs were found in memory: the search is broken")
 	}
-	// The key is there as long as credentials are to be opened, and whoever may read live memory may have it; it must not be anywhere
-	// else, a core dump included, which coreDump looks at.
-	all = slices.DeleteFunc(all, func(h hit) bool { return h.class == "THE KEY" })
-	m.report(all)
-	return len(all), size
+	return all, saved, size
 }
 
 // scanShown looks through what the sidecar shows of itself.
@@ -136,11 +152,16 @@ func (m *memoryTest) stacks() {
 	if !bytes.Contains(log, []byte("goroutine ")) {
 		m.t.Error("SIGQUIT printed no stacks")
 	}
+	if !servesNobody.Match(log) {
+		m.t.Error("the main goroutine does not keep the first thread, to which signals go, to itself")
+	}
 	m.find.index() // tokens that were minted meanwhile
 	hits := m.find.in("the stacks of SIGQUIT", log, 0)
 	m.report(hits)
 	m.rowOf(hits, "stacks printed under load: 0 secrets", "%d KiB: %d found", len(log)>>10, len(hits))
 }
+
+var servesNobody = regexp.MustCompile(`(?m)^goroutine 1 .*locked to thread`)
 
 // rowOf is a row with a verdict of its own: the test may have failed before.
 func (m *memoryTest) rowOf(hits []hit, bar, figure string, args ...any) {
@@ -190,6 +211,7 @@ type hit struct {
 	at                 uint64
 	part, of           int
 	around             string
+	saved              bool // in registers that a signal has saved
 }
 
 func (h hit) String() string {
@@ -279,7 +301,7 @@ func (f *finder) in(where string, mem []byte, base uint64) []hit {
 				to++
 			}
 			if to-from >= leastRun {
-				hits = append(hits, hit{n.class, n.form, where, base + uint64(i+from), to - from, len(n.text), around(mem, i+from, i+to)})
+				hits = append(hits, hit{n.class, n.form, where, base + uint64(i+from), to - from, len(n.text), around(mem, i+from, i+to), false})
 			}
 		}
 	}
@@ -313,7 +335,7 @@ func distinct(hits []hit) []hit {
 }
 
 func around(mem []byte, from, to int) string {
-	b := slices.Clone(mem[max(0, from-96):min(len(mem), to+64)])
+	b := slices.Clone(mem[max(0, from-256):min(len(mem), to+256)])
 	for i, c := range b {
 		if c < ' ' || c > '~' {
 			b[i] = '.'

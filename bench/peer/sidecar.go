@@ -38,9 +38,9 @@ func (s *sidecar) Start(ctx context.Context, u Upstream) (Endpoint, error) {
 	socket := filepath.Join(dir, "caller.sock")
 	cmd := exec.Command(s.binary, "serve", "--data-dir", filepath.Join(dir, "data"), "--run-dir", dir, "--listen", "", "--admin-listen", "", "--webhook-listen", "",
 		"--upstream", u.Host+"=https://"+u.Address, "--upstream-ca", u.CAFile)
-	// The program starts itself again, to have this setting, from a thread that does not have the wish to end with its parent. With it set there
+	// The program starts itself again, to have these settings, from a thread that does not have the wish to end with its parent. With them set there
 	// is no second start; nothing else differs.
-	cmd.Env = append(os.Environ(), "GODEBUG=clobberfree=1")
+	cmd.Env = append(os.Environ(), "GODEBUG=clobberfree=1,asyncpreemptoff=1")
 	if s.process, err = launch(ctx, Keyward, cmd, socket, u.Value, 0); err != nil {
 		return Endpoint{}, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,29 +26,51 @@ func harden() (missing []string) {
 	return missing
 }
 
-// The main goroutine begins on the process's first thread. It stays there for startAnew: what a parent has asked of this process by
-// PR_SET_PDEATHSIG is that thread's, and exec from another thread would lose it.
+// The main goroutine begins on the process's first thread, and keeps that thread to itself. What a parent has asked of this process by
+// PR_SET_PDEATHSIG is that thread's, and startAnew's exec from another thread would lose it. And the kernel prefers it for the signals
+// that are sent to a process (SIGHUP, a terminal's): no request runs on it, so that its registers, which are saved then, hold none of
+// their secrets (runtimeSettings).
 func init() { runtime.LockOSThread() }
 
-// startAnew has the garbage collector overwrite what it frees. Secrets that pass through libraries (a request body of the admin
-// API, a parsed token) leave copies that nobody can name; this way they last until the next collection and no longer. The runtime
-// reads the setting at its start only, so the program starts itself again, once, in the same process; it gives up gaining privileges on
-// the way.
+// runtimeSettings are those that the Go runtime reads at its start, and only there (GODEBUG).
+var runtimeSettings = []string{
+	// The collector overwrites what it frees. Secrets that pass through libraries (a request body of the admin API, a parsed token) leave
+	// copies that nobody can name; this way they last until the next collection and no longer.
+	"clobberfree=1",
+	// The runtime sends its threads no signals to interrupt code that calls nothing; it waits for the next call. For a signal, the kernel
+	// writes all registers to memory of that thread's, where they stay until its next signal, perhaps for ever: and vector registers
+	// hold what was copied last. No code of ours can overwrite them there, so there must be none.
+	"asyncpreemptoff=1",
+}
+
+// withRuntimeSettings is GODEBUG with the settings that it does not name; what it says of one stands. complete: it names all.
+func withRuntimeSettings(godebug string) (with string, complete bool) {
+	var all []string
+	if godebug != "" {
+		all = strings.Split(godebug, ",")
+	}
+	named := len(all)
+	for _, setting := range runtimeSettings {
+		name, _, _ := strings.Cut(setting, "=")
+		if !slices.ContainsFunc(all, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+			all = append(all, setting)
+		}
+	}
+	return strings.Join(all, ","), len(all) == named
+}
+
+// startAnew has the runtime leave no secrets behind: the program starts itself again with runtimeSettings, once, in the same process; it
+// gives up gaining privileges on the way.
 func startAnew() error {
-	const setting = "clobberfree=1"
-	old := os.Getenv("GODEBUG")
-	if strings.Contains(old, "clobberfree=") {
-		runtime.UnlockOSThread()
+	with, complete := withRuntimeSettings(os.Getenv("GODEBUG"))
+	if complete {
 		return nil
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if old != "" {
-		old += ","
-	}
-	if err := os.Setenv("GODEBUG", old+setting); err != nil {
+	if err := os.Setenv("GODEBUG", with); err != nil {
 		return err
 	}
 	// A thread's own setting, which the one thread that is left after exec, and all that it makes, inherit.

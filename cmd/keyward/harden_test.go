@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -19,7 +20,7 @@ func TestHardened(t *testing.T) {
 		"status":          "NoNewPrivs:\t1",
 		"limits":          "Max core file size        0                    0",
 		"coredump_filter": "00000000",
-		"environ":         "clobberfree=1",
+		"environ":         "GODEBUG=clobberfree=1,asyncpreemptoff=1",
 	} {
 		b, err := os.ReadFile(proc + file)
 		if err != nil || !bytes.Contains(b, []byte(want)) {
@@ -29,11 +30,45 @@ func TestHardened(t *testing.T) {
 			t.Errorf("%s holds the key", file)
 		}
 	}
+	if ignored := ignoredSignals(t, proc+"status"); ignored>>(syscall.SIGPIPE-1)&1 == 0 {
+		t.Errorf("a write to a peer that has gone is a signal: ignored are %#x", ignored)
+	}
 	for path, mode := range map[string]os.FileMode{
 		"": 0o700, "caller.sock": 0o660, "admin.sock": 0o600, "data": 0o700, "data/keyward.db": 0o600,
 	} {
 		if st, err := os.Stat(filepath.Join(s.dir, path)); err != nil || st.Mode().Perm() != mode {
 			t.Errorf("%q: mode %v, %v; want %v", path, st.Mode().Perm(), err, mode)
+		}
+	}
+}
+
+// ignoredSignals is the mask of signals that the process ignores, SIGHUP its lowest bit.
+func ignoredSignals(t *testing.T, status string) (mask uint64) {
+	t.Helper()
+	b, err := os.ReadFile(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := bytes.Cut(b, []byte("SigIgn:"))
+	if _, err := fmt.Sscanf(string(after), "%x", &mask); err != nil {
+		t.Fatalf("%s names no ignored signals: %v", status, err)
+	}
+	return mask
+}
+
+func TestOperatorsRuntimeSettingsStand(t *testing.T) {
+	for godebug, want := range map[string]string{
+		"":                                "clobberfree=1,asyncpreemptoff=1",
+		"gctrace=1":                       "gctrace=1,clobberfree=1,asyncpreemptoff=1",
+		"clobberfree=0":                   "clobberfree=0,asyncpreemptoff=1",
+		"asyncpreemptoff=0,clobberfree=1": "asyncpreemptoff=0,clobberfree=1",
+	} {
+		got, complete := withRuntimeSettings(godebug)
+		if got != want || complete != (got == godebug) {
+			t.Errorf("GODEBUG=%s becomes %s, complete %v; want %s", godebug, got, complete, want)
+		}
+		if again, complete := withRuntimeSettings(got); again != got || !complete {
+			t.Errorf("%s is not complete: the program would start anew for ever", got)
 		}
 	}
 }

@@ -44,9 +44,12 @@ func cmdServe(ctx context.Context, _ *flags, args []string, std stdio) error {
 	}
 	signal.Ignore(syscall.SIGHUP) // survives starting anew, where the handler would not
 	if err := startAnew(); err != nil {
-		return fmt.Errorf("starting anew with the collector's setting: %w", err)
+		return fmt.Errorf("starting anew with the runtime's settings: %w", err)
 	}
 	signal.Notify(hangups, syscall.SIGHUP)
+	// A write to a peer that has gone is an error, and need not be a signal too, which would save the registers of a thread that has just
+	// written a secret (runtimeSettings). With it goes the end of the process when nobody reads its log any more.
+	signal.Ignore(syscall.SIGPIPE)
 	if c.Dev {
 		return runDev(ctx, c, std)
 	}
