@@ -37,14 +37,14 @@ const (
 
 	pgNow   = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 	pgClaim = "WITH c AS MATERIALIZED (SELECT " + pgNow + ` AS now, set_config('synchronous_commit', 'off', true) AS relaxed)
-		INSERT INTO webhook_seen (key, until) SELECT $1::bytea, c.now + $2::bigint FROM c WHERE relaxed = 'off'
-		ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE webhook_seen.until <= excluded.until - $2::bigint`
+		INSERT INTO webhook_seen (key, until) SELECT a.key, c.now + $3::bigint FROM c, unnest($1::bytea[], $2::bigint[]) AS a (key, until) WHERE relaxed = 'off'
+		ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE webhook_seen.until <= excluded.until - $3::bigint RETURNING key`
 	pgClaimed = "SELECT until <= " + pgNow + " + $2::bigint FROM webhook_seen WHERE key = $1"
 	pgRenew   = "WITH c AS MATERIALIZED (SELECT " + pgNow + ` AS now, set_config('synchronous_commit', 'off', true) AS relaxed)
 		UPDATE webhook_seen SET until = c.now + $2::bigint FROM c WHERE relaxed = 'off' AND key = ANY($1::bytea[]) AND until <= c.now + $2::bigint`
 	pgConfirm = `WITH c AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS relaxed)
-		INSERT INTO webhook_seen (key, until) SELECT $1::bytea, $2::bigint FROM c WHERE relaxed = 'off'
-		ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE webhook_seen.until <= ` + pgNow + " + $3::bigint"
+		INSERT INTO webhook_seen (key, until) SELECT a.key, a.until FROM c, unnest($1::bytea[], $2::bigint[]) AS a (key, until) WHERE relaxed = 'off'
+		ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE webhook_seen.until <= ` + pgNow + " + $3::bigint RETURNING key"
 	pgUnclaim = "DELETE FROM webhook_seen WHERE key = $1 AND (until = $2 OR until <= " + pgNow + " + $3::bigint)"
 )
 
@@ -54,11 +54,11 @@ func (d *DB) ClaimSeen(ctx context.Context, key string) (Claim, error) {
 	if d.lite != nil {
 		return d.claimLite(ctx, key)
 	}
-	n, err := d.once(ctx, pgClaim, []byte(key), ClaimLease.Microseconds())
+	fresh, err := d.pg.claims.take(ctx, d, key, time.Time{})
 	if err != nil {
 		return 0, err
 	}
-	if n > 0 {
+	if fresh {
 		return Fresh, nil
 	}
 	found := Seen
@@ -86,8 +86,7 @@ func (d *DB) RenewClaims(ctx context.Context, keys []string) error {
 	for i, key := range keys {
 		raw[i] = []byte(key)
 	}
-	_, err := d.once(ctx, pgRenew, raw, ClaimLease.Microseconds())
-	return err
+	return d.exec(ctx, pgRenew, raw, ClaimLease.Microseconds())
 }
 
 // ConfirmSeen keeps a key until a time: its message was dealt with. When it returns without an error that survives the end of this
@@ -96,8 +95,8 @@ func (d *DB) ConfirmSeen(ctx context.Context, key string, until time.Time) (dupl
 	if d.lite != nil {
 		return d.confirmLite(ctx, key, until)
 	}
-	n, err := d.once(ctx, pgConfirm, []byte(key), micros(until), ClaimLease.Microseconds())
-	return err == nil && n == 0, err
+	kept, err := d.pg.confirms.take(ctx, d, key, until)
+	return err == nil && !kept, err
 }
 
 // Unclaim gives up a claim, and forgets that it was confirmed until the given time: the message was not dealt with, and is welcome again.
@@ -106,8 +105,7 @@ func (d *DB) Unclaim(ctx context.Context, key string, until time.Time) error {
 	if d.lite != nil {
 		return d.unclaimLite(ctx, key, until)
 	}
-	_, err := d.once(ctx, pgUnclaim, []byte(key), micros(until), ClaimLease.Microseconds())
-	return err
+	return d.exec(ctx, pgUnclaim, []byte(key), micros(until), ClaimLease.Microseconds())
 }
 
 // seen keeps the key of a delivery that is taken in, and says whether one of the same key was dealt with before.
@@ -129,18 +127,23 @@ func (d *DB) seen(t *tx, key string, until time.Time) (duplicate bool, err error
 	return true, nil
 }
 
-// once runs one statement as a transaction of its own, on PostgreSQL: it costs one round trip. It is run again only if it was not sent.
-func (d *DB) once(ctx context.Context, query string, args ...any) (rows int64, err error) {
+// exec runs one statement as a transaction of its own, on PostgreSQL: it costs one round trip.
+func (d *DB) exec(ctx context.Context, query string, args ...any) error {
+	return d.once(ctx, func(ctx context.Context) error {
+		_, err := d.w.ExecContext(ctx, query, args...)
+		return err
+	})
+}
+
+// once runs what is one statement again only if it was not sent.
+func (d *DB) once(ctx context.Context, run func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		var r sql.Result
-		if r, err = d.w.ExecContext(bounded, query, args...); err == nil {
-			return r.RowsAffected()
-		}
-		again := deadlocked(err) || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn)
-		if attempt == maxAttempts || bounded.Err() != nil || !again {
-			return 0, failure(ctx, bounded, err)
+		err := run(bounded)
+		again := err != nil && (deadlocked(err) || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn))
+		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !again {
+			return failure(ctx, bounded, err)
 		}
 	}
 }

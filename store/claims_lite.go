@@ -59,14 +59,7 @@ func (d *DB) claimLite(ctx context.Context, key string) (Claim, error) {
 	if !d.lite.claims.take(key) {
 		return UnderWay, nil
 	}
-	var until time.Time
-	err := d.read(ctx, readTimeout, func(ctx context.Context) error {
-		err := d.seenUntil.row(ctx, d, []byte(key)).Scan(micro{&until})
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
-		return err
-	})
+	until, err := d.lite.seen.until(ctx, d.r, key)
 	if err == nil && !until.After(time.Now()) {
 		return Fresh, nil
 	}
@@ -75,6 +68,64 @@ func (d *DB) claimLite(ctx context.Context, key string) (Claim, error) {
 		return 0, err
 	}
 	return Seen, nil
+}
+
+// A keyReader reads keys by SQLite's own interface, as a keyWriter writes them: a look is on the way of every message that is answered, and
+// takes 15 µs, with database/sql 70. It has a connection of its own, from its first use on.
+type keyReader struct {
+	mu   sync.Mutex
+	conn *sql.Conn
+	stmt *sqlite3.Stmt
+}
+
+// until is when a key that is kept runs out; zero: it is not kept.
+func (k *keyReader) until(ctx context.Context, r *sql.DB, key string) (until time.Time, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if k.conn == nil {
+		if k.conn, err = r.Conn(bounded); err != nil {
+			return until, failure(ctx, bounded, err)
+		}
+	}
+	err = k.conn.Raw(func(c any) (err error) {
+		raw := c.(driver.Conn).Raw()
+		if k.stmt == nil {
+			if k.stmt, _, err = raw.Prepare(seenUntil); err != nil {
+				return err
+			}
+		}
+		defer raw.SetInterrupt(raw.SetInterrupt(bounded))
+		if err := k.stmt.BindBlob(1, []byte(key)); err != nil {
+			return err
+		}
+		if k.stmt.Step() {
+			until = time.UnixMicro(k.stmt.ColumnInt64(0))
+		}
+		return k.stmt.Reset() // says what went wrong at the step
+	})
+	if err != nil {
+		k.drop()
+	}
+	return until, failure(ctx, bounded, err)
+}
+
+func (k *keyReader) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drop()
+}
+
+func (k *keyReader) drop() {
+	if k.conn == nil {
+		return
+	}
+	if k.stmt != nil {
+		_ = k.conn.Raw(func(any) error { return k.stmt.Close() })
+	}
+	_ = k.conn.Close()
+	k.conn, k.stmt = nil, nil
 }
 
 func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (duplicate bool, err error) {

@@ -40,7 +40,7 @@ type DB struct {
 	joint  joint   // writes that share a transaction
 
 	// The statements that serve requests, prepared at their first use on SQLite.
-	credential, assistant, token, seenUntil hot
+	credential, assistant, token hot
 
 	started  time.Time                  // what feeds' beats are counted from, on the monotonic clock
 	closing  context.Context            // ended by Close
@@ -57,7 +57,7 @@ var _ Reader = (*DB)(nil)
 func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	d := &DB{
 		log: o.Log, started: time.Now(),
-		credential: hot{query: selectCredential}, assistant: hot{query: selectAssistant}, token: hot{query: selectToken}, seenUntil: hot{query: seenUntil},
+		credential: hot{query: selectCredential}, assistant: hot{query: selectAssistant}, token: hot{query: selectToken},
 	}
 	d.watchers.Store(&[]*watcher{})
 	d.closing, d.close = context.WithCancel(context.Background())
@@ -86,11 +86,11 @@ func (d *DB) Close() error {
 	d.credential.close()
 	d.assistant.close()
 	d.token.close()
-	d.seenUntil.close()
 	if d.pg != nil {
 		d.pg.gate.close()
 	}
 	if d.lite != nil {
+		d.lite.seen.close()
 		d.lite.leave()
 	}
 	err := d.r.Close()

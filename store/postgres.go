@@ -24,6 +24,8 @@ const (
 type pg struct {
 	config *pgx.ConnConfig
 	gate   *gate
+
+	claims, confirms keyBatch // of messages that are answered at once
 }
 
 func (d *DB) openPostgres(url string) error {
@@ -51,7 +53,11 @@ func (d *DB) openPostgres(url string) error {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "keyward"
 	}
-	d.engine, d.pg = "postgres", &pg{config: config}
+	d.engine, d.pg = "postgres", &pg{
+		config:   config,
+		claims:   keyBatch{query: pgClaim, asked: make(chan *keyAsked)},
+		confirms: keyBatch{query: pgConfirm, asked: make(chan *keyAsked)},
+	}
 	d.credential.query, d.assistant.query = pgCredential, pgAssistant
 	d.pg.gate = &gate{
 		connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds,
@@ -63,6 +69,10 @@ func (d *DB) openPostgres(url string) error {
 	d.w.SetConnMaxIdleTime(5 * time.Minute)
 	d.w.SetConnMaxLifetime(30 * time.Minute) // so that the load spreads again after a fail-over
 	d.r = d.w
+	for range keyLanes {
+		d.feeds.Go(func() { d.pg.claims.run(d) })
+		d.feeds.Go(func() { d.pg.confirms.run(d) })
+	}
 	return nil
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	readers     = 4 // connections for reads: each costs memory, and a read takes microseconds
+	readers     = 5 // connections for reads: each costs memory, and a read takes microseconds
 	busyTimeout = 4 * time.Second
 
 	pollEvery = 100 * time.Millisecond // how often a watcher looks for commits of other processes
@@ -28,6 +28,7 @@ type lite struct {
 	path   string
 	opened atomic.Int64  // how many connections for writes there have been; there is one at a time
 	dirty  chan struct{} // holds one when the log may hold what was removed from the file
+	long   chan struct{} // holds one when the log has become long
 
 	presence presence // of the sidecar that this process is, if it is one
 
@@ -38,6 +39,7 @@ type lite struct {
 	keys          keyWriter
 
 	claims   claims
+	seen     keyReader
 	confirms joint // what is confirmed at the same time
 }
 
@@ -61,7 +63,7 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	if err := makePrivate(path); err != nil {
 		return err
 	}
-	d.engine, d.lite = "sqlite", &lite{path: path, dirty: make(chan struct{}, 1)}
+	d.engine, d.lite = "sqlite", &lite{path: path, dirty: make(chan struct{}, 1), long: make(chan struct{}, 1)}
 
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() +
 		"?_txlock=immediate" + // a transaction that read before it writes cannot get the lock any more
@@ -88,6 +90,7 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	d.feeds.Go(func() { d.lite.cleanUp(d.closing, d.w) })
+	d.feeds.Go(func() { d.lite.fold(d.closing, d.r) })
 	return nil
 }
 
@@ -97,6 +100,7 @@ func (l *lite) forWrites(c *sqlite3.Conn) error {
 	if err := c.BusyTimeout(busyTimeout); err != nil {
 		return err
 	}
+	c.WALHook(l.grown) // instead of SQLite's own, which folds the log within the commit that made it long
 	return c.Exec(`PRAGMA journal_mode = wal; PRAGMA synchronous = full; PRAGMA secure_delete = on; PRAGMA foreign_keys = on; PRAGMA trusted_schema = off`)
 }
 
@@ -228,53 +232,6 @@ func (d *DB) pollOnce(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close() }()
 	return d.lite.look(ctx, conn, d.announce)
-}
-
-// removed says that something sealed was taken out of the store, which SQLite's log still holds.
-func (d *DB) removed() {
-	if d.lite == nil {
-		return
-	}
-	select {
-	case d.lite.dirty <- struct{}{}:
-	default:
-	}
-}
-
-// cleanUp folds the log into the file, where secure_delete has overwritten what was removed, and empties it. It is owned by the DB. It waits
-// for a quiet moment: readers keep the log from being emptied, and it must not keep writers waiting.
-func (l *lite) cleanUp(ctx context.Context, w *sql.DB) {
-	const patience, pause = 20 * time.Millisecond, 200 * time.Millisecond
-	for {
-		select {
-		case <-ctx.Done():
-			return // closing the last connection does the same
-		case <-l.dirty:
-		}
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(pause):
-			}
-			if l.empty(ctx, w, patience) {
-				break
-			}
-		}
-	}
-}
-
-func (l *lite) empty(ctx context.Context, w *sql.DB, patience time.Duration) bool {
-	conn, err := w.Conn(ctx)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = conn.Close() }()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	var busy, pages, moved int64
-	err = conn.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
-	return err == nil && busy == 0
 }
 
 // A fileLock keeps other processes from migrating the same file; it goes with the process, however it ends.

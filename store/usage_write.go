@@ -50,6 +50,5 @@ func (d *DB) writeUses(ctx context.Context, t *tally, batch []pending) error {
 	for i, p := range batch {
 		ids[i], times[i], counts[i] = p.id, p.last, p.n
 	}
-	_, err := d.once(forEvery(ctx), t.query, ids, times, counts)
-	return err
+	return d.exec(forEvery(ctx), t.query, ids, times, counts)
 }
