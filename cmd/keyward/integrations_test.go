@@ -90,6 +90,7 @@ func domains(c *http.Client) int {
 
 // A key that is revoked at the provider is noticed by the first request that fails, is asked about once, and shown as what it is.
 func TestRevokedKeyIsNoticed(t *testing.T) {
+	t.Parallel()
 	set, up := standins(t, standin.Options{}, "acme")
 	s := serve(t, shortDir(t), up...)
 	const at = "/api/orgs/acme/integrations/resend"
@@ -125,6 +126,7 @@ func TestRevokedKeyIsNoticed(t *testing.T) {
 
 // A key is replaced while requests go on, at the provider before and after it is here: none fails.
 func TestRotationWithoutAnOutage(t *testing.T) {
+	t.Parallel()
 	set, up := standins(t, standin.Options{}, "acme")
 	s := serve(t, shortDir(t), up...)
 	s.must(sampleJSON(t, "acme", "resend"), "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -171,6 +173,7 @@ func TestRotationWithoutAnOutage(t *testing.T) {
 // Two sidecars on one store, killed and started again, and a Vapi that fails at random: of two hundred who ask at once, each in the end has
 // the one assistant that there is.
 func TestEnsureSurvivesKills(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if os.Getenv("KEYWARD_TORTURE") != "" {
 		rounds = 20
@@ -182,7 +185,7 @@ func TestEnsureSurvivesKills(t *testing.T) {
 
 func testEnsureSurvivesKills(t *testing.T) {
 	set, up := standins(t, standin.Options{Keep: -1}, "acme")
-	args := append([]string{"--key", sharedStore(t)}, up...)
+	args := append(sharedStore(t), up...)
 	dirs := []string{shortDir(t), shortDir(t)}
 	sidecars := []*served{serve(t, dirs[0], args...), serve(t, dirs[1], args...)}
 	s := sidecars[0]
