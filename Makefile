@@ -55,7 +55,7 @@ torture: ## runs what attacks the built program, in its long forms (more than an
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 150m ./torture || failed=1; \
 	grep -e figure: -e '^--- FAIL' "$$out" || true; \
 	exit $$failed
-	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 60m -run TestRotationSurvivesKills ./cmd/keyward
+	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 60m -run 'RotationSurvivesKills|ReplacedOrDeleted|ImportOfManyOrgs' ./cmd/keyward
 	cd examples && KEYWARD_ORACLE_CASES=100000 go test -v -count=1 -timeout 30m -run VendorsSDKs .
 	KEYWARD_TORTURE=1 go test -v -count=1 -timeout 90m -run 'Storm|EnsureSurvivesKills' ./assistant ./cmd/keyward
 

@@ -20,7 +20,8 @@ type Listener struct {
 	p             *Proxy
 	most          int64 // connections that the process's descriptors allow
 	open          atomic.Int64
-	free          *sync.Cond
+	mu            sync.Mutex
+	free          *sync.Cond // of mu; nil before Serve, beside which Close may be called
 	shut          atomic.Bool
 	last          atomic.Bool // no more connections than those that have been made already
 	full          func()      // told, at most once a second, that descriptors or connections ran out
@@ -31,8 +32,10 @@ func (l *Listener) prepare(p *Proxy, full func()) {
 	l.unix = l.Addr().Network() == "unix"
 	l.p = p
 	l.most = descriptorShare(l.unix)
-	l.free = sync.NewCond(&sync.Mutex{})
 	l.full = full
+	l.mu.Lock()
+	l.free = sync.NewCond(&l.mu)
+	l.mu.Unlock()
 }
 
 // Accept waits for a caller. Running out of descriptors or buffers is not the end: it waits and tries again.
@@ -40,11 +43,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for wait := 5 * time.Millisecond; ; {
 		if l.crowded() {
 			l.full()
-			l.free.L.Lock()
+			l.mu.Lock()
 			for l.crowded() && !l.shut.Load() && !l.last.Load() {
 				l.free.Wait()
 			}
-			l.free.L.Unlock()
+			l.mu.Unlock()
 		}
 		c, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
@@ -90,11 +93,7 @@ func (l *Listener) Close() error {
 	if l.shut.Swap(true) {
 		return nil
 	}
-	if l.free != nil {
-		l.free.L.Lock()
-		l.free.Broadcast()
-		l.free.L.Unlock()
-	}
+	l.wake()
 	return l.Listener.Close()
 }
 
@@ -107,9 +106,11 @@ func (l *Listener) done(c *callerConn) {
 
 // wake has Accept look again whether there is room.
 func (l *Listener) wake() {
-	l.free.L.Lock()
-	l.free.Broadcast()
-	l.free.L.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.free != nil {
+		l.free.Broadcast()
+	}
 }
 
 // crowded says whether as many connections are open as may be; more wait in the kernel's queue.

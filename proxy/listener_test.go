@@ -85,6 +85,29 @@ func TestListenerThatComesTooLate(t *testing.T) {
 	}
 }
 
+// TestListenerClosedAsItBegins: a start that fails at a later step closes listeners that are only just being served.
+func TestListenerClosedAsItBegins(t *testing.T) {
+	w := newWorld(t, "")
+	for range 200 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &Listener{Listener: ln}
+		ended := make(chan error, 1)
+		go func() { ended <- w.p.Serve(l) }()
+		_ = l.Close()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatalf("it ended with an error: %v", err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("it serves")
+		}
+	}
+}
+
 // TestConnectionsAreCapped: one connection too many waits, and is served once another has gone.
 func TestConnectionsAreCapped(t *testing.T) {
 	peer := newPeer(t, true)

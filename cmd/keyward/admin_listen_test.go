@@ -47,6 +47,7 @@ func asAdmin(t *testing.T, address, token, method, path, body string) (int, stri
 // Over --admin-listen the API is for who has an admin token: all of it for an operator, one org's part for a token bound to it; and a
 // token that is revoked in one sidecar is refused by another on the same store.
 func TestAdminListenTakesTokens(t *testing.T) {
+	t.Parallel()
 	here, there := freeAddress(t), freeAddress(t)
 	dir, second := shortDir(t), shortDir(t)
 	s := serve(t, dir, "--admin-listen", here)

@@ -182,8 +182,15 @@ func TestKeys(t *testing.T) {
 }
 
 func TestMigrate(t *testing.T) {
-	t.Run("sqlite", func(t *testing.T) { testMigrate(t, "--data-dir", filepath.Join(t.TempDir(), "data")) })
-	t.Run("postgres", func(t *testing.T) { testMigrate(t, "--store", pgtest.New(t)) })
+	t.Parallel()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		testMigrate(t, "--data-dir", filepath.Join(t.TempDir(), "data"))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		testMigrate(t, "--store", pgtest.New(t))
+	})
 }
 
 func testMigrate(t *testing.T, where ...string) {

@@ -12,6 +12,7 @@ import (
 )
 
 func TestTopShowsOneSnapshotWhereThereIsNoTerminal(t *testing.T) {
+	t.Parallel()
 	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+echo(t))
 	s.must(`{"api_key":"re_12345678_abcdefghijklmnopqrstuvwx"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	c := s.client("caller.sock")

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,15 +16,18 @@ import (
 
 const acmeGoogle = "/api/orgs/acme/integrations/google_calendar"
 
-// sharedStore has the sidecars that are started after it use one PostgreSQL, and returns the key source that they share.
-func sharedStore(t *testing.T) (key string) {
+// sharedStore is what sidecars on one PostgreSQL are started with: the store, and the key source that they share.
+func sharedStore(t *testing.T) []string {
 	t.Helper()
-	key = "file:" + filepath.Join(shortDir(t), "keys.json")
-	if out, err := exec.Command("keyward", "keys", "generate", "--key", key).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	t.Setenv("KEYWARD_STORE", pgtest.New(t))
-	return key
+	return keysFor(t, pgtest.New(t))
+}
+
+// keysFor is what sidecars on a store are started with: the store, and new keys.
+func keysFor(t *testing.T, store string) []string {
+	t.Helper()
+	key := "file:" + filepath.Join(shortDir(t), "keys.json")
+	mustKeys(t, "generate", "--key", key)
+	return []string{"KEYWARD_STORE=" + store, "--key", key}
 }
 
 // googleClient is the OAuth client of acme's sample.
@@ -86,8 +88,7 @@ func calendars(c *http.Client) string {
 func TestConsentFromTheFirstClickToTheCalendar(t *testing.T) {
 	set, up := standins(t, standin.Options{}, "acme")
 	id, secret := googleClient(t)
-	t.Setenv("KEYWARD_GOOGLE_CLIENT_SECRET", secret)
-	flags := append(up, "--google-client-id", id, "--key", sharedStore(t))
+	flags := append(sharedStore(t), append(up, "--google-client-id", id, "KEYWARD_GOOGLE_CLIENT_SECRET="+secret)...)
 	// Browsers come back to the first; the second has no listener for them.
 	one, two := serve(t, shortDir(t), append(slices.Clone(flags), "--admin-listen", "127.0.0.1:0")...), serve(t, shortDir(t), flags...)
 	callers := two.client("caller.sock")
@@ -130,9 +131,9 @@ func TestConsentFromTheFirstClickToTheCalendar(t *testing.T) {
 
 // Two sidecars renew at the same time at a provider that replaces the refresh token whenever it is used, and voids the old one: whoever
 // comes second goes on with what the first was given, and what is stored is what is good.
-func TestReplacedRefreshTokensOfTwoSidecars(t *testing.T) {
+func TestReplacedRefreshTokensOfTwoSidecars(t *testing.T) { // beside no other: a change must be with every sidecar within a second
 	set, up := standins(t, standin.Options{RotateRefresh: true}, "acme")
-	flags := append(up, "--key", sharedStore(t))
+	flags := append(sharedStore(t), up...)
 	one, two := serve(t, shortDir(t), flags...), serve(t, shortDir(t), flags...)
 	one.must(sampleJSON(t, "acme", "google_calendar"), "credentials", "set", "--org", "acme", "--provider", "google_calendar")
 	clients := []*http.Client{one.client("caller.sock"), two.client("caller.sock")}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ import (
 type oldApp struct {
 	t   *testing.T
 	url string
+	key string // in hexadecimal
 	gcm cipher.AEAD
 }
 
@@ -35,11 +37,14 @@ CREATE TABLE outbound_agent_config (id bigserial PRIMARY KEY, org_id uuid NOT NU
 func newOldApp(t *testing.T) *oldApp {
 	var key [32]byte
 	_, _ = rand.Read(key[:])
-	t.Setenv("ENCRYPTION_KEY", hex.EncodeToString(key[:]))
-	a := &oldApp{t: t, url: pgtest.New(t), gcm: gcmOf(t, key[:], 16)}
-	t.Setenv("KEYWARD_FROM", a.url)
+	a := &oldApp{t: t, url: pgtest.New(t), key: hex.EncodeToString(key[:]), gcm: gcmOf(t, key[:], 16)}
 	pgtest.Exec(t, a.url, oldTables)
 	return a
+}
+
+// imports is keyward import from its tables, as a process of its own.
+func (a *oldApp) imports(args ...string) *exec.Cmd {
+	return program(append([]string{"ENCRYPTION_KEY=" + a.key, "KEYWARD_FROM=" + a.url, "import"}, args...)...)
 }
 
 func gcmOf(t *testing.T, key []byte, iv int) cipher.AEAD {
@@ -138,7 +143,7 @@ type imported struct {
 
 func (a *oldApp) run(code int, args ...string) *imported {
 	a.t.Helper()
-	cmd := exec.Command("keyward", append([]string{"import", "--json"}, args...)...)
+	cmd := a.imports(append([]string{"--json"}, args...)...)
 	var out, errs syncBuffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run()
@@ -152,9 +157,14 @@ func (a *oldApp) run(code int, args ...string) *imported {
 	return r
 }
 
-// TestImportOfAThousandOrgs: a dry run names what is broken and writes nothing; what is good opens and works; a second run changes nothing.
-func TestImportOfAThousandOrgs(t *testing.T) {
-	const orgs = 1000
+// TestImportOfManyOrgs: a dry run names what is broken and writes nothing; what is good opens and works; a second run changes nothing.
+// Three hundred have each fault in each kind of table; KEYWARD_TORTURE=1: a thousand.
+func TestImportOfManyOrgs(t *testing.T) {
+	t.Parallel()
+	orgs := 300
+	if os.Getenv("KEYWARD_TORTURE") == "1" {
+		orgs = 1000
+	}
 	a := newOldApp(t)
 	bad := a.fill(orgs)
 	dir := shortDir(t)
@@ -186,7 +196,7 @@ func TestImportOfAThousandOrgs(t *testing.T) {
 
 	// It is killed twice on its way, and goes on.
 	for range 2 {
-		cmd := exec.Command("keyward", append([]string{"import", "--apply"}, data...)...)
+		cmd := a.imports(append([]string{"--apply"}, data...)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -225,6 +235,7 @@ func TestImportOfAThousandOrgs(t *testing.T) {
 
 // TestImportWatches: both write for a while. What changes in the old tables is carried over; what is changed in Keyward stays.
 func TestImportWatches(t *testing.T) {
+	t.Parallel()
 	a := newOldApp(t)
 	put := func(i int, key string) {
 		t.Helper()
@@ -237,7 +248,7 @@ func TestImportWatches(t *testing.T) {
 	s := serve(t, dir, "--upstream", "api.resend.com="+echo(t))
 	c := s.client("caller.sock")
 	data := filepath.Join(dir, "data")
-	watch := exec.Command("keyward", "import", "--watch", "--interval", "200ms", "--data-dir", data)
+	watch := a.imports("--watch", "--interval", "200ms", "--data-dir", data)
 	var said syncBuffer
 	watch.Stdout, watch.Stderr = &said, &said
 	if err := watch.Start(); err != nil {
@@ -285,6 +296,8 @@ func TestImportWatches(t *testing.T) {
 
 func TestImportRefuses(t *testing.T) {
 	a := newOldApp(t)
+	t.Setenv("ENCRYPTION_KEY", a.key)
+	t.Setenv("KEYWARD_FROM", a.url)
 	dir := t.TempDir()
 	data := []string{"--data-dir", dir}
 	refuse := func(code int, words string, args ...string) {
@@ -310,6 +323,7 @@ func TestImportRefuses(t *testing.T) {
 
 // TestImportOfWhatTwoOrgsShare: an id that webhooks are resolved by is one org's only, and an assistant too.
 func TestImportOfWhatTwoOrgsShare(t *testing.T) {
+	t.Parallel()
 	a := newOldApp(t)
 	var sql strings.Builder
 	for i := range 2 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,20 +19,25 @@ import (
 	"github.com/keyward/keyward/store"
 )
 
-// TestRotationSurvivesKills: rotating is killed twenty times, and the sidecar every other time; no row is lost, none is unreadable, and no
-// call fails while a sidecar runs. KEYWARD_TORTURE=1: with 100,000 rows.
+// TestRotationSurvivesKills: rotating is killed four times, and the sidecar every other time; no row is lost, none is unreadable, and no call
+// fails while a sidecar runs. KEYWARD_TORTURE=1: twenty times, with 100,000 rows.
 func TestRotationSurvivesKills(t *testing.T) {
-	rows, kills, rate := 1500, 8, 1500
+	t.Parallel()
+	rows, kills, rate := 1000, 4, 1000
 	if os.Getenv("KEYWARD_TORTURE") == "1" {
-		rows, rate = 100_000, 0
+		rows, kills, rate = 100_000, 20, 0
 	}
 	if testing.Short() {
-		rows, kills = 300, 4
+		rows, kills = 300, 2
 	}
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		killRotations(t, "sqlite:"+filepath.Join(shortDir(t), "keyward.db"), rows, kills, rate)
 	})
-	t.Run("postgres", func(t *testing.T) { killRotations(t, pgtest.New(t), rows, kills, rate) })
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		killRotations(t, pgtest.New(t), rows, kills, rate)
+	})
 }
 
 func orgNumber(i int) string { return fmt.Sprintf("org-%06d", i) }
@@ -111,27 +115,25 @@ func newLoad(t *testing.T, s func() *served, rows int) *callLoad {
 
 func killRotations(t *testing.T, url string, rows, kills, rate int) {
 	dir := shortDir(t)
-	key := filepath.Join(dir, "keys.json")
-	mustKeys(t, "generate", "--key", "file:"+key)
+	keys := newKeyRing(t, url)
+	key := strings.TrimPrefix(keys.env[1], "KEYWARD_KEY=file:")
 	began := time.Now()
 	fillStore(t, url, key, rows)
 	if t.Failed() {
 		return
 	}
 	t.Logf("%d rows written in %s", rows, time.Since(began).Round(time.Millisecond))
-	t.Setenv("KEYWARD_STORE", url)
-	t.Setenv("KEYWARD_KEY", "file:"+key)
-	up := "api.resend.com=" + echo(t)
+	args := keys.with("--upstream", "api.resend.com="+echo(t), "--log-level", "warn")
 	var sidecar atomic.Pointer[served]
-	sidecar.Store(serve(t, dir, "--upstream", up, "--log-level", "warn"))
+	sidecar.Store(serve(t, dir, args...))
 	l := newLoad(t, sidecar.Load, rows)
 	defer func() { l.end(); l.callers.Wait() }()
 
-	rotate := []string{"keys", "rotate", "--rate", fmt.Sprint(rate)}
+	rotate := keys.with("keys", "rotate", "--rate", fmt.Sprint(rate))
 	var turns int
 	var slowest time.Duration
 	for kill := 0; kill < kills; {
-		rotation := exec.Command("keyward", rotate...)
+		rotation := program(rotate...)
 		var said syncBuffer
 		rotation.Stdout, rotation.Stderr = &said, &said
 		if err := rotation.Start(); err != nil {
@@ -142,7 +144,7 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 		select {
 		case <-ended:
 			if code := rotation.ProcessState.ExitCode(); code == exitRefused && strings.Contains(said.String(), "keys add") {
-				mustKeys(t, "add")
+				keys.must("add")
 				turns++
 			} else if code != 0 {
 				t.Fatalf("exit code %d: %s", code, said.String())
@@ -156,20 +158,20 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 			_ = old.cmd.Process.Kill()
 			old.done <- <-old.done
 			again := time.Now()
-			sidecar.Store(serve(t, dir, "--upstream", up, "--log-level", "warn"))
+			sidecar.Store(serve(t, dir, args...))
 			slowest = max(slowest, time.Since(again))
 			l.pause.Unlock()
 		}
 		_ = rotation.Process.Kill()
 		<-ended
 	}
-	out, code := keysCommand(t, "rotate", "--json")
+	out, code := keysCommand(t, keys.with("rotate", "--json")...)
 	if code != 0 && code != exitRefused {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
-	mustKeys(t, "add")
-	last := mustKeys(t, "rotate") // all rows at once, with the load on
-	mustKeys(t, "retire")
+	keys.must("add")
+	last := keys.must("rotate") // all rows at once, with the load on
+	keys.must("retire")
 	l.end()
 	l.callers.Wait()
 	if l.failed.Load() > 0 {

@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,10 +18,10 @@ import (
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
-// keysCommand runs keyward keys as a process of its own.
+// keysCommand runs keyward keys as a process of its own; args are program's.
 func keysCommand(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
-	cmd := exec.Command("keyward", append([]string{"keys"}, args...)...)
+	cmd := program(append([]string{"keys"}, args...)...)
 	b, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -45,6 +45,33 @@ func refusedKeys(t *testing.T, code int, words string, args ...string) {
 	}
 }
 
+// A keyRing is keyward keys on one key source and store.
+type keyRing struct {
+	t   *testing.T
+	env []string
+}
+
+// newKeyRing makes a key for a store.
+func newKeyRing(t *testing.T, store string) *keyRing {
+	t.Helper()
+	key := "file:" + filepath.Join(shortDir(t), "keys.json")
+	mustKeys(t, "generate", "--key", key)
+	return &keyRing{t, []string{"KEYWARD_STORE=" + store, "KEYWARD_KEY=" + key}}
+}
+
+// with are the args, for this store and key source.
+func (k *keyRing) with(args ...string) []string { return append(slices.Clone(k.env), args...) }
+
+func (k *keyRing) must(args ...string) string {
+	k.t.Helper()
+	return mustKeys(k.t, k.with(args...)...)
+}
+
+func (k *keyRing) refuses(code int, words string, args ...string) {
+	k.t.Helper()
+	refusedKeys(k.t, code, words, k.with(args...)...)
+}
+
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
 	b, err := os.ReadFile(from)
@@ -60,11 +87,8 @@ func copyFile(t *testing.T, from, to string) {
 }
 
 func rotates(t *testing.T, url string, orgs int) {
-	key := filepath.Join(shortDir(t), "keys.json")
-	mustKeys(t, "generate", "--key", "file:"+key)
-	t.Setenv("KEYWARD_STORE", url)
-	t.Setenv("KEYWARD_KEY", "file:"+key)
-	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+echo(t))
+	keys := newKeyRing(t, url)
+	s := serve(t, shortDir(t), keys.with("--upstream", "api.resend.com="+echo(t))...)
 	for i := range orgs {
 		s.must(fmt.Sprintf(`{"api_key":"re_of_org_%d"}`, i), "credentials", "set", "--org", fmt.Sprint("org", i), "--provider", "resend")
 	}
@@ -77,14 +101,14 @@ func rotates(t *testing.T, url string, orgs int) {
 			}
 		}
 	}
-	refusedKeys(t, exitRefused, "keyward keys add makes a new one", "rotate")
-	first := items(t, mustKeys(t, "list", "--json"))[0]["id"].(string)
-	mustKeys(t, "add")
+	keys.refuses(exitRefused, "keyward keys add makes a new one", "rotate")
+	first := items(t, keys.must("list", "--json"))[0]["id"].(string)
+	keys.must("add")
 	works("with the new key added")
 
 	// A key that is to go has rows.
-	refusedKeys(t, exitRefused, "it is the primary key", "retire", first)
-	out := mustKeys(t, "rotate", "--json")
+	keys.refuses(exitRefused, "it is the primary key", "retire", first)
+	out := keys.must("rotate", "--json")
 	var done struct {
 		KeyID                string `json:"key_id"`
 		Promoted             bool
@@ -94,9 +118,9 @@ func rotates(t *testing.T, url string, orgs int) {
 		t.Errorf("%s: %v", out, err)
 	}
 	works("after the rotation")
-	mustKeys(t, "retire")
+	keys.must("retire")
 	eventually(t, "the sidecar has let the old key go", func() bool {
-		all := items(t, mustKeys(t, "list", "--json"))
+		all := items(t, keys.must("list", "--json"))
 		return len(all) == 1 && all[0]["id"] == done.KeyID && all[0]["rows"] == float64(orgs)
 	})
 	works("without the old key")
@@ -109,48 +133,55 @@ func rotates(t *testing.T, url string, orgs int) {
 }
 
 func TestKeysTurn(t *testing.T) {
-	t.Run("sqlite", func(t *testing.T) { rotates(t, "sqlite:"+filepath.Join(shortDir(t), "keyward.db"), 5) })
-	t.Run("postgres", func(t *testing.T) { rotates(t, pgtest.New(t), 5) })
+	t.Parallel()
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		rotates(t, "sqlite:"+filepath.Join(shortDir(t), "keyward.db"), 5)
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		rotates(t, pgtest.New(t), 5)
+	})
 }
 
 // TestNewKeysReachEverySidecarBeforeTheySeal: two sidecars on one store, each with a copy of the keyset.
 func TestNewKeysReachEverySidecarBeforeTheySeal(t *testing.T) {
-	here, there := filepath.Join(shortDir(t), "keys.json"), filepath.Join(shortDir(t), "keys.json")
-	mustKeys(t, "generate", "--key", "file:"+here)
+	t.Parallel()
+	keys, there := newKeyRing(t, pgtest.New(t)), filepath.Join(shortDir(t), "keys.json")
+	here := strings.TrimPrefix(keys.env[1], "KEYWARD_KEY=file:")
 	copyFile(t, here, there)
-	t.Setenv("KEYWARD_STORE", pgtest.New(t))
 	up := "api.resend.com=" + echo(t)
-	a := serve(t, shortDir(t), "--key", "file:"+here, "--upstream", up)
-	b := serve(t, shortDir(t), "--key", "file:"+there, "--upstream", up)
+	a := serve(t, shortDir(t), keys.with("--upstream", up)...)
+	b := serve(t, shortDir(t), keys.with("--key", "file:"+there, "--upstream", up)...)
 	a.must(`{"api_key":"re_sealed_before"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	eventually(t, "both are known", func() bool {
-		return strings.Contains(mustKeys(t, "list", "--key", "file:"+here), "2 of 2")
+		return strings.Contains(keys.must("list"), "2 of 2")
 	})
 
-	mustKeys(t, "add", "--key", "file:"+here)
-	refusedKeys(t, exitRefused, fmt.Sprintf("(pid %d)", b.cmd.Process.Pid), "rotate", "--key", "file:"+here)
-	if strings.Contains(mustKeys(t, "list", "--key", "file:"+here), "retiring") {
+	keys.must("add")
+	keys.refuses(exitRefused, fmt.Sprintf("(pid %d)", b.cmd.Process.Pid), "rotate")
+	if strings.Contains(keys.must("list"), "retiring") {
 		t.Error("a refused rotation changed the keyset")
 	}
 	copyFile(t, here, there)
 	eventually(t, "both have the new key", func() bool {
-		return strings.Count(mustKeys(t, "list", "--key", "file:"+here), "2 of 2") == 2
+		return strings.Count(keys.must("list"), "2 of 2") == 2
 	})
 
 	// The other one seals with the old key until it is told, and the rotation waits for it.
-	rotation := exec.Command("keyward", "keys", "rotate", "--key", "file:"+here)
+	rotation := program(keys.with("keys", "rotate")...)
 	var said syncBuffer
 	rotation.Stdout, rotation.Stderr = &said, &said
 	if err := rotation.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(1500 * time.Millisecond)
+	eventually(t, "the new key is primary", func() bool { return strings.Contains(keys.must("list"), "retiring") })
 	b.must(`{"api_key":"re_sealed_by_who_comes_last"}`, "credentials", "set", "--org", "globex", "--provider", "resend")
 	copyFile(t, here, there)
 	if err := rotation.Wait(); err != nil || !strings.Contains(said.String(), "re-sealed 2 rows") {
 		t.Fatalf("%v: %s", err, said.String())
 	}
-	mustKeys(t, "retire", "--key", "file:"+here)
+	keys.must("retire")
 	copyFile(t, here, there)
 	for name, s := range map[string]*served{"first": a, "second": b} {
 		c := s.client("caller.sock")
@@ -164,6 +195,7 @@ func TestNewKeysReachEverySidecarBeforeTheySeal(t *testing.T) {
 
 // TestWebhooksTurnToo: one that waits in the store is re-sealed with the rest, and delivered when the old key is long gone.
 func TestWebhooksTurnToo(t *testing.T) {
+	t.Parallel()
 	var up atomic.Bool
 	got := make(chan string, 10)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -201,6 +233,7 @@ func TestWebhooksTurnToo(t *testing.T) {
 }
 
 func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	s := serve(t, dir)
 	s.must(`{"api_key":"re_sealed_by_the_first"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -210,7 +243,7 @@ func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
 	mustKeys(t, "add", "--data-dir", data)
 
 	// A rotation that is killed as soon as the new key is primary leaves the row with the old one.
-	rotation := exec.Command("keyward", "keys", "rotate", "--data-dir", data)
+	rotation := program("keys", "rotate", "--data-dir", data)
 	if err := rotation.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -231,6 +264,7 @@ func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
 
 // TestKeysetThatIsNoGoodChangesNothing: a sidecar that runs keeps what it has, and says so.
 func TestKeysetThatIsNoGoodChangesNothing(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	s := serve(t, dir, "--upstream", "api.resend.com="+echo(t))
 	s.must(`{"api_key":"re_kept"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -249,7 +283,9 @@ func TestKeysetThatIsNoGoodChangesNothing(t *testing.T) {
 	eventually(t, "the good one is taken over", func() bool { return strings.Contains(s.log.String(), "keys read anew") })
 }
 
-// A vault is as much of Vault's transit engine as wraps a data key, and can be away.
+const vaultToken = "VAULT_TOKEN=hvs.test"
+
+// A vault is as much of Vault's transit engine as wraps a data key, and can be away. What uses it is run with vaultToken.
 func vault(t *testing.T) (source func(keyset string) string, away *atomic.Bool) {
 	away = &atomic.Bool{}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -274,7 +310,6 @@ func vault(t *testing.T) (source func(keyset string) string, away *atomic.Bool) 
 		}
 	}))
 	t.Cleanup(srv.Close)
-	t.Setenv("VAULT_TOKEN", "hvs.test")
 	host := strings.TrimPrefix(srv.URL, "http://")
 	return func(keyset string) string {
 		return "hcvault://" + host + "/transit/keys/keyward?scheme=http&keyset=" + keyset
@@ -283,30 +318,31 @@ func vault(t *testing.T) (source func(keyset string) string, away *atomic.Bool) 
 
 // TestKMSAway: sidecars that run go on, a start says what it lacks, and both keep working when the service is back.
 func TestKMSAway(t *testing.T) {
+	t.Parallel()
 	source, away := vault(t)
 	dir := shortDir(t)
 	wrapped := source(filepath.Join(dir, "wrapped.json"))
 	mustKeys(t, "generate", "--key", "file:"+filepath.Join(dir, "plain.json"))
-	mustKeys(t, "rewrap", "--key", "file:"+filepath.Join(dir, "plain.json"), "--to", wrapped)
+	mustKeys(t, vaultToken, "rewrap", "--key", "file:"+filepath.Join(dir, "plain.json"), "--to", wrapped)
 	if err := os.Remove(filepath.Join(dir, "plain.json")); err != nil {
 		t.Fatal(err)
 	}
 	up := "api.resend.com=" + echo(t)
-	s := serve(t, dir, "--key", wrapped, "--upstream", up)
+	s := serve(t, dir, vaultToken, "--key", wrapped, "--upstream", up)
 	s.must(`{"api_key":"re_under_a_kms"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	store := "sqlite:" + filepath.Join(dir, "data", "keyward.db")
-	t.Setenv("KEYWARD_STORE", store)
-	mustKeys(t, "add", "--key", wrapped)
-	mustKeys(t, "rotate", "--key", wrapped)
+	keys := &keyRing{t, []string{vaultToken, "KEYWARD_STORE=" + store, "KEYWARD_KEY=" + wrapped}}
+	keys.must("add")
+	keys.must("rotate")
 
 	away.Store(true)
 	if got, err := s.call(s.client("caller.sock"), "acme"); got != "Bearer re_under_a_kms" {
 		t.Errorf("a sidecar that runs: %q, %v", got, err)
 	}
 	s.must(`{"api_key":"re_written_meanwhile"}`, "credentials", "set", "--org", "globex", "--provider", "resend")
-	refusedKeys(t, exitFailed, "the key management service cannot answer now", "add", "--key", wrapped)
+	late := start(t, shortDir(t), keys.with()...) // it tries for ten seconds, as keys add does
+	keys.refuses(exitFailed, "the key management service cannot answer now", "add")
 	stop(t, s)
-	late := start(t, shortDir(t), "--key", wrapped)
 	err := <-late.done
 	late.done <- err
 	if out := late.log.String(); late.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "the key management service cannot answer now") ||
@@ -315,7 +351,7 @@ func TestKMSAway(t *testing.T) {
 	}
 
 	away.Store(false)
-	s = serve(t, dir, "--key", wrapped, "--upstream", up)
+	s = serve(t, dir, vaultToken, "--key", wrapped, "--upstream", up)
 	c := s.client("caller.sock")
 	for org, want := range map[string]string{"acme": "Bearer re_under_a_kms", "globex": "Bearer re_written_meanwhile"} {
 		if got, err := s.call(c, org); got != want {

@@ -14,6 +14,7 @@ import (
 
 // TestSocketActivation hands the listening sockets over from one process to the next: who connects meanwhile waits, and nobody fails.
 func TestSocketActivation(t *testing.T) {
+	t.Parallel()
 	h := holdSockets(t)
 	s := h.run()
 	s.must(`{"api_key":"re_1"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -61,6 +62,7 @@ func TestSocketActivation(t *testing.T) {
 // TestStopsOnASocketMadeBlocking: whoever holds the socket may take O_NONBLOCK from it, as Go's os.File.Fd does when it hands the
 // socket to the next process.
 func TestStopsOnASocketMadeBlocking(t *testing.T) {
+	t.Parallel()
 	h := holdSockets(t)
 	s := h.run()
 	for range 20 {

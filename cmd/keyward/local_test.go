@@ -12,12 +12,10 @@ import (
 // TestLocalSwitchWorksWithTheStoreDown: a credential that leaked is out of use in this sidecar at once, over a restart too, while nobody can
 // tell the store.
 func TestLocalSwitchWorksWithTheStoreDown(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.Start(t)
-	key := filepath.Join(shortDir(t), "keys.json")
-	mustKeys(t, "generate", "--key", "file:"+key)
-	t.Setenv("KEYWARD_STORE", pg.New(t))
 	dir := shortDir(t)
-	args := []string{"--key", "file:" + key, "--upstream", "api.resend.com=" + echo(t)}
+	args := append(keysFor(t, pg.New(t)), "--upstream", "api.resend.com="+echo(t))
 	s := serve(t, dir, args...)
 	for _, org := range []string{"acme", "globex"} {
 		s.must(`{"api_key":"re_of_`+org+`"}`, "credentials", "set", "--org", org, "--provider", "resend")

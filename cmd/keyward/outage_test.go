@@ -23,10 +23,7 @@ type outage struct {
 
 func newOutage(t *testing.T) *outage {
 	pg := pgtest.Start(t)
-	key := filepath.Join(shortDir(t), "keys.json")
-	mustKeys(t, "generate", "--key", "file:"+key)
-	t.Setenv("KEYWARD_STORE", pg.New(t))
-	return &outage{t, pg, []string{"--key", "file:" + key, "--upstream", "api.resend.com=" + echo(t)}}
+	return &outage{t, pg, append(keysFor(t, pg.New(t)), "--upstream", "api.resend.com="+echo(t))}
 }
 
 func (o *outage) serve(dir string, args ...string) *served {
@@ -47,6 +44,7 @@ func kill(s *served) {
 // TestLastKnownGood: killed and started while PostgreSQL is away, a sidecar serves every org, those too that it never called for; but not
 // what it has heard was deleted or disabled.
 func TestLastKnownGood(t *testing.T) {
+	t.Parallel()
 	o := newOutage(t)
 	dir := shortDir(t)
 	file := filepath.Join(dir, "last.kw")
@@ -70,7 +68,7 @@ func TestLastKnownGood(t *testing.T) {
 	time.Sleep(5500 * time.Millisecond)
 	s.must("", "credentials", "delete", "--org", "org8", "--provider", "resend")
 	s.must("", "credentials", "disable", "--org", "org9", "--provider", "resend")
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(time.Second)
 	o.pg.Stop(t)
 	kill(s)
 
@@ -123,6 +121,7 @@ func TestLastKnownGood(t *testing.T) {
 
 // TestLastKnownGoodIsNotForEver: past --max-stale it is refused, another store's file and a damaged one are of no use.
 func TestLastKnownGoodIsNotForEver(t *testing.T) {
+	t.Parallel()
 	o := newOutage(t)
 	dir := shortDir(t)
 	file := filepath.Join(dir, "last.kw")
@@ -130,6 +129,7 @@ func TestLastKnownGoodIsNotForEver(t *testing.T) {
 	o.set(s, "acme")
 	eventually(t, "the file is written", func() bool { _, err := os.Stat(file); return err == nil })
 	stop(t, s)
+	stopped := time.Now() // nothing was confirmed after this
 	o.pg.Stop(t)
 	refused := func(why string) {
 		t.Helper()
@@ -165,7 +165,7 @@ func TestLastKnownGoodIsNotForEver(t *testing.T) {
 	if got, err := s.call(c, "acme"); got != "Bearer re_of_acme" {
 		t.Errorf("%q, %v", got, err)
 	}
-	time.Sleep(21 * time.Second)
+	time.Sleep(time.Until(stopped.Add(21 * time.Second)))
 	if got, err := s.call(c, "acme"); got != "503 store_unavailable" {
 		t.Errorf("past --max-stale: %q, %v", got, err)
 	}
@@ -173,6 +173,7 @@ func TestLastKnownGoodIsNotForEver(t *testing.T) {
 
 // TestStrictOrgsFailClosed: with the store down, one org goes on and the strict one is refused, until it is not strict any more.
 func TestStrictOrgsFailClosed(t *testing.T) {
+	t.Parallel()
 	o := newOutage(t)
 	dir := shortDir(t)
 	config := filepath.Join(dir, "keyward.yaml")

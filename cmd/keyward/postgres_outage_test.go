@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -16,7 +14,7 @@ import (
 )
 
 // PostgreSQL stops under load and comes back: orgs that are in the cache do not notice, orgs that are not are refused at once, and the
-// return is no storm: each org that is asked for costs one query at most.
+// return is no storm: each org that is asked for costs one query at most. It is held to times, and runs beside no other test.
 func TestPostgresOutage(t *testing.T) {
 	outage := 5 * time.Second
 	coldBound := time.Second // a machine under the whole suite may stall; the long form has it for itself
@@ -24,18 +22,16 @@ func TestPostgresOutage(t *testing.T) {
 		outage, coldBound = time.Minute, 50*time.Millisecond
 	}
 	server := pgtest.Start(t)
-	t.Setenv("KEYWARD_STORE", server.New(t))
-	key := filepath.Join(shortDir(t), "keys.json")
-	if out, err := exec.Command("keyward", "keys", "generate", "--key", "file:"+key).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	s := serve(t, shortDir(t), "--key", "file:"+key, "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1h", "--log-level", "error")
+	args := append(keysFor(t, server.New(t)), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1h", "--log-level", "error")
+	s := serve(t, shortDir(t), args...)
 	const warm, cold, senders, rate = 30, 30, 10, 500
-	for i := range warm {
-		s.must(`{"api_key":"re_warm"}`, "credentials", "set", "--org", fmt.Sprint("warm-", i), "--provider", "resend")
-	}
-	for i := range cold {
-		s.must(`{"api_key":"re_cold"}`, "credentials", "set", "--org", fmt.Sprint("cold-", i), "--provider", "resend")
+	for kind, n := range map[string]int{"warm": warm, "cold": cold} {
+		for i := range n {
+			path := fmt.Sprintf("/api/orgs/%s-%d/integrations/resend", kind, i)
+			if status, answer := s.admin("PUT", path, `{"credentials":{"api_key":"re_`+kind+`"}}`); status != 201 {
+				t.Fatalf("%s: %d %v", path, status, answer)
+			}
+		}
 	}
 	app := s.client("caller.sock")
 	for i := range warm {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestProfilesAreOnTheAdminSocketWithDebug(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	serve(t, dir, "--debug")
 	if status, body := adminGet(t, dir, "/debug/pprof/heap?debug=1"); status != 200 || !strings.Contains(body, "# Mallocs") {
@@ -28,6 +29,7 @@ func TestProfilesAreOnTheAdminSocketWithDebug(t *testing.T) {
 }
 
 func TestProfilesAreRefusedWithoutDebugAndOverTCP(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	serve(t, dir)
 	if status, _ := adminGet(t, dir, "/debug/pprof/heap"); status != 404 {
@@ -52,6 +54,7 @@ func TestProfilesAreRefusedWithoutDebugAndOverTCP(t *testing.T) {
 }
 
 func TestCPUProfileIsWrittenAtTheEnd(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	file := filepath.Join(dir, "cpu.prof")
 	s := serve(t, dir, "--cpuprofile", file)
@@ -69,6 +72,7 @@ func TestCPUProfileIsWrittenAtTheEnd(t *testing.T) {
 }
 
 func TestUnwritableCPUProfileStopsTheStart(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	s := start(t, dir, "--cpuprofile", filepath.Join(dir, "no", "such", "folder"))
 	err := <-s.done

@@ -4,8 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,16 +29,14 @@ func role(t *testing.T, address, name string) string {
 // A store with roles of its own is used by keyward_app and migrated by keyward_owner; a role that row-level security does not hold for is
 // refused. One role for everything is let in where no others were made, and that is said.
 func TestRolesOfTheStore(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Start(t) // roles are the cluster's
 	super := server.New(t)
-	key := filepath.Join(shortDir(t), "keys.json")
-	if out, err := exec.Command("keyward", "keys", "generate", "--key", "file:"+key).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	args := append(keysFor(t, server.New(t)), "--upstream", "api.resend.com="+echo(t))
+	on := func(store, migrate string) []string {
+		return append(slices.Clone(args), "KEYWARD_STORE="+store, "KEYWARD_MIGRATE_URL="+migrate) // the last one holds
 	}
-	up := "api.resend.com=" + echo(t)
-
-	t.Setenv("KEYWARD_STORE", server.New(t))
-	one := serve(t, shortDir(t), "--key", "file:"+key, "--upstream", up)
+	one := serve(t, shortDir(t), args...)
 	if !strings.Contains(one.log.String(), "one role does everything in the store") {
 		t.Error("nobody is told that the store has one role")
 	}
@@ -58,9 +55,7 @@ func TestRolesOfTheStore(t *testing.T) {
 	}
 	app, owner := role(t, super, "keyward_app"), role(t, super, "keyward_owner")
 
-	t.Setenv("KEYWARD_STORE", app)
-	t.Setenv("KEYWARD_MIGRATE_URL", owner)
-	s := serve(t, shortDir(t), "--key", "file:"+key, "--upstream", up)
+	s := serve(t, shortDir(t), on(app, owner)...)
 	s.must(`{"api_key":"re_acme"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	if got, err := s.call(s.client("caller.sock"), "acme"); err != nil || got != "Bearer re_acme" {
 		t.Errorf("%q, %v", got, err)
@@ -75,9 +70,7 @@ func TestRolesOfTheStore(t *testing.T) {
 
 	for what, store := range map[string]string{"owns the tables": owner, "superuser": super} {
 		for _, migrate := range []string{"", owner} {
-			t.Setenv("KEYWARD_STORE", store)
-			t.Setenv("KEYWARD_MIGRATE_URL", migrate)
-			refused := start(t, shortDir(t), "--key", "file:"+key)
+			refused := start(t, shortDir(t), on(store, migrate)...)
 			err := <-refused.done
 			refused.done <- err
 			if out := refused.log.String(); refused.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, what) || !strings.Contains(out, "keyward_app") {

@@ -17,6 +17,7 @@ import (
 
 // What was used in the last minute is written at the end of the drain, and listed after the next start.
 func TestUseIsListed(t *testing.T) {
+	t.Parallel()
 	dir := shortDir(t)
 	args := []string{"--upstream", "api.resend.com=" + echo(t)}
 	s := serve(t, dir, args...)
@@ -70,6 +71,7 @@ func TestUseIsListed(t *testing.T) {
 // While a webhook waits for the app, no file of the sidecar's holds what is in it; with --webhook-redact the app does not get the tenant's
 // secrets either, and the rest as it was.
 func TestWaitingWebhookIsSealedAndRedacted(t *testing.T) {
+	t.Parallel()
 	var up atomic.Bool
 	got := make(chan string, 100)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
