@@ -73,7 +73,7 @@ func TestDashboardAndAlertsNameWhatIsServed(t *testing.T) {
 			strings.Contains(text, `keyward_added_latency_seconds_bucket{provider="resend"`)
 	})
 	// A refusal, so that what is shown by its code is there.
-	if resp, err := http.Post("http://"+f.hooks+"/webhooks/nobody", "", nil); err == nil { //nolint:forbidigo // a test
+	if resp, err := http.Post("http://"+f.hooks+"/webhooks/nobody", "", nil); err == nil {
 		_ = resp.Body.Close()
 	}
 	_, text = asAdmin(t, f.admin, "", http.MethodGet, "/metrics", "")

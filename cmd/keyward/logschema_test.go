@@ -52,7 +52,7 @@ func TestEveryFieldOfTheLogIsDocumented(t *testing.T) {
 		}
 		_ = resp.Body.Close()
 	}
-	resp, err := http.Post("http://"+f.hooks+"/webhooks/vapi/acme", "application/json", strings.NewReader("{}")) //nolint:forbidigo // a test
+	resp, err := http.Post("http://"+f.hooks+"/webhooks/vapi/acme", "application/json", strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}

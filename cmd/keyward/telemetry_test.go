@@ -179,7 +179,7 @@ func (f *followed) webhook(kind, traceparent string) {
 	if traceparent != "" {
 		req.Header.Set("traceparent", traceparent)
 	}
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		f.served.t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestUnverifiedWebhooksDecideNothing(t *testing.T) {
 	req, _ := http.NewRequest(http.MethodPost, "http://"+f.hooks+"/webhooks/vapi/acme", strings.NewReader(`{"message":{"type":"tool-calls"}}`))
 	req.Header.Set("X-Vapi-Secret", "wrong")
 	req.Header.Set("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func TestMetricsNameNoTenant(t *testing.T) {
 		ask("GET", "http://localhost/resend/"+org, "Keyward-Org", org, "Keyward-Upstream", org+".example")
 		ask("GET", "http://localhost/resend/domains", "Keyward-Org", org+"!", "X_Org_"+org, org)
 		for _, path := range []string{"/webhooks/" + org, "/webhooks/vapi/" + org, "/webhooks/" + org + "/" + org} {
-			resp, err := http.Post("http://"+f.hooks+path, "application/json", strings.NewReader(`{"message":{"type":"`+org+`"}}`)) //nolint:forbidigo // a test
+			resp, err := http.Post("http://"+f.hooks+path, "application/json", strings.NewReader(`{"message":{"type":"`+org+`"}}`))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -385,7 +385,7 @@ func TestMetricsNeedNoTokenAndStayFromBrowsers(t *testing.T) {
 	}
 	req, _ := http.NewRequest("GET", "http://"+admin+"/metrics", nil)
 	req.Header.Set("Origin", "https://evil.example")
-	resp, err := http.DefaultClient.Do(req) //nolint:forbidigo // a test
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
