@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -120,6 +121,13 @@ func (l *Listener) crowded() bool {
 		return true
 	}
 	return open >= l.most
+}
+
+// Full says whether those who connect to l have to wait until somebody else leaves.
+func (p *Proxy) Full(l *Listener) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.listeners, l) && l.crowded()
 }
 
 // descriptorShare is how many connections a listener may take of the descriptors that the process may have: whoever opens all that TCP
