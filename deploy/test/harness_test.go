@@ -75,24 +75,28 @@ func (i invocation) accepted(t *testing.T) {
 	}
 	bin := program(t)
 	cmd := exec.Command(bin, i.args...)
+	words := i.args[:1] // of the command
 	if i.args[0] == "serve" {
 		cmd.Args = append(cmd.Args, "--config-test")
 	} else {
 		cmd.Args = append(cmd.Args, "--help")
 	}
+	if len(i.args) > 1 && !strings.HasPrefix(i.args[1], "-") {
+		words = i.args[:2]
+	}
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	known := knownFlags(t, i.args[0])
+	known := knownFlags(t, words...)
 	for name, value := range i.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 		flag := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "KEYWARD_")), "_", "-")
 		if !slices.Contains(known, flag) && !slices.ContainsFunc(i.args, func(a string) bool { return strings.HasSuffix(a, "env:"+name) }) {
-			t.Errorf("%s: %s is no flag of keyward %s", i.where, name, i.args[0])
+			t.Errorf("%s: %s is no flag of keyward %s", i.where, name, strings.Join(words, " "))
 		}
 	}
 	for _, a := range i.args[1:] { // --help does not say what it ignored
 		name, _, _ := strings.Cut(strings.TrimPrefix(a, "--"), "=")
 		if strings.HasPrefix(a, "--") && !slices.Contains(known, name) {
-			t.Errorf("%s: %s is no flag of keyward %s", i.where, a, i.args[0])
+			t.Errorf("%s: %s is no flag of keyward %s", i.where, a, strings.Join(words, " "))
 		}
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -101,9 +105,9 @@ func (i invocation) accepted(t *testing.T) {
 }
 
 // knownFlags are those that the help of a command lists.
-func knownFlags(t *testing.T, command string) []string {
+func knownFlags(t *testing.T, command ...string) []string {
 	t.Helper()
-	out, err := exec.Command(program(t), command, "--help").CombinedOutput()
+	out, err := exec.Command(program(t), append(slices.Clone(command), "--help")...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("keyward %s --help: %v\n%s", command, err, out)
 	}
