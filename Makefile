@@ -26,7 +26,7 @@ run: build ## builds Keyward and starts it with stand-ins for all providers and 
 
 .PHONY: build
 build: ## builds bin/keyward, a static binary
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyward ./cmd/keyward
+	@VERSION=$(VERSION) tools/build.sh bin/keyward
 
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
