@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/keyward/keyward/caller"
 	"golang.org/x/sys/unix"
 )
 
@@ -155,18 +156,12 @@ func isShortage(err error) bool {
 	return false
 }
 
-// readPeer asks the kernel who connected (SO_PEERCRED, unix(7)): the credentials of the process at the time of its connect.
+// readPeer asks the kernel who connected: the credentials of the process at the time of its connect.
 func (c *callerConn) readPeer() bool {
 	if c.raw == nil {
 		return false
 	}
-	var cred *unix.Ucred
 	var err error
-	if cerr := c.raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil || err != nil {
-		return false
-	}
-	c.peer.UID, c.peer.GID, c.peer.PID = cred.Uid, cred.Gid, cred.Pid
-	return true
+	cerr := c.raw.Control(func(fd uintptr) { c.peer, err = caller.PeerOf(fd) })
+	return cerr == nil && err == nil
 }
