@@ -28,6 +28,14 @@ run: build ## builds Keyward and starts it with stand-ins for all providers and 
 build: ## builds bin/keyward, a static binary
 	@VERSION=$(VERSION) tools/build.sh bin/keyward
 
+.PHONY: release
+release: ## makes dist/: programs for Linux and macOS, Debian packages, SBOMs, checksums
+	@tools/release.sh
+
+.PHONY: release-test
+release-test: ## makes the release twice, the second time from nothing, and compares (some minutes)
+	@tools/reproducible.sh
+
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
 	go generate ./...
@@ -46,6 +54,7 @@ test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	(cd examples && go test $$flags $(TESTFLAGS) ./...); \
 	(cd deploy/test && go test $(TESTFLAGS) ./...); \
+	(cd tools && go test $(TESTFLAGS) ./release); \
 	cd console/e2e && go test -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: torture
@@ -77,6 +86,7 @@ lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabil
 	@cd examples && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd console/e2e && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd deploy/test && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd tools && $(TOOL) golangci-lint run ./release
 	@tools/vulncheck.sh
 
 .PHONY: fmt
@@ -118,4 +128,4 @@ pictures: ## makes the console's pictures in docs/console anew
 
 .PHONY: clean
 clean: ## removes what was built and measured
-	rm -rf bin bench/out cover.out
+	rm -rf bin dist bench/out cover.out
