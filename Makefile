@@ -79,7 +79,7 @@ race: ## runs the program's tests under the race detector RACECOUNT times
 	CGO_ENABLED=1 go test -race -skip Allocate -count=$(RACECOUNT) $(TESTFLAGS) ./...
 
 .PHONY: lint
-lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabilities
+lint: ## checks form and known mistakes: golangci-lint, go.mod, workflows, known vulnerabilities
 	@go mod tidy -diff
 	@$(TOOL) golangci-lint run ./...
 	@for arch in amd64 arm64; do GOOS=darwin GOARCH=$$arch CGO_ENABLED=0 go vet $$(go list -deps ./cmd/keyward | grep '^github.com/keyward/keyward'); done
@@ -87,6 +87,7 @@ lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabil
 	@cd console/e2e && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd deploy/test && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd tools && $(TOOL) golangci-lint run ./release
+	@go tool -modfile=$(CURDIR)/tools/actionlint/go.mod actionlint
 	@tools/vulncheck.sh
 
 .PHONY: fmt
@@ -117,10 +118,10 @@ microbench: ## runs the Go benchmarks of the hot path; BASE=FILE compares with a
 	@if [ -n "$(BASE)" ]; then $(TOOL) benchstat "$(BASE)" bench/out/go.txt; fi
 
 .PHONY: cover
-cover: ## measures which statements the tests reach: cover.out
+cover: ## measures which statements the tests reach, by package: cover.out
 	@tools/testdeps.sh
 	go test -coverpkg=./... -coverprofile=cover.out $(TESTFLAGS) ./...
-	@go tool cover -func=cover.out | tail -n 1
+	@tools/cover.sh
 
 .PHONY: pictures
 pictures: ## makes the console's pictures in docs/console anew
