@@ -26,7 +26,15 @@ run: build ## builds Keyward and starts it with stand-ins for all providers and 
 
 .PHONY: build
 build: ## builds bin/keyward, a static binary
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyward ./cmd/keyward
+	@VERSION=$(VERSION) tools/build.sh bin/keyward
+
+.PHONY: release
+release: ## makes dist/: programs for Linux and macOS, Debian packages, SBOMs, checksums
+	@tools/release.sh
+
+.PHONY: release-test
+release-test: ## makes the release twice, the second time from nothing, and compares (some minutes)
+	@tools/reproducible.sh
 
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
@@ -46,6 +54,8 @@ test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	(cd examples && go test $$flags $(TESTFLAGS) ./...); \
 	(cd deploy/check && go test $(TESTFLAGS) ./...); \
+	(cd deploy/test && go test $(TESTFLAGS) ./...); \
+	(cd tools && go test $(TESTFLAGS) ./release); \
 	cd console/e2e && go test -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: torture
@@ -70,12 +80,16 @@ race: ## runs the program's tests under the race detector RACECOUNT times
 	CGO_ENABLED=1 go test -race -skip Allocate -count=$(RACECOUNT) $(TESTFLAGS) ./...
 
 .PHONY: lint
-lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabilities
+lint: ## checks form and known mistakes: golangci-lint, go.mod, workflows, known vulnerabilities
 	@go mod tidy -diff
 	@$(TOOL) golangci-lint run ./...
+	@for arch in amd64 arm64; do GOOS=darwin GOARCH=$$arch CGO_ENABLED=0 go vet $$(go list -deps ./cmd/keyward | grep '^github.com/keyward/keyward'); done
 	@cd examples && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd deploy/check && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd console/e2e && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd deploy/test && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd tools && $(TOOL) golangci-lint run ./release
+	@go tool -modfile=$(CURDIR)/tools/actionlint/go.mod actionlint
 	@tools/vulncheck.sh
 
 .PHONY: fmt
@@ -106,10 +120,10 @@ microbench: ## runs the Go benchmarks of the hot path; BASE=FILE compares with a
 	@if [ -n "$(BASE)" ]; then $(TOOL) benchstat "$(BASE)" bench/out/go.txt; fi
 
 .PHONY: cover
-cover: ## measures which statements the tests reach: cover.out
+cover: ## measures which statements the tests reach, by package: cover.out
 	@tools/testdeps.sh
 	go test -coverpkg=./... -coverprofile=cover.out $(TESTFLAGS) ./...
-	@go tool cover -func=cover.out | tail -n 1
+	@tools/cover.sh
 
 .PHONY: pictures
 pictures: ## makes the console's pictures in docs/console anew
@@ -117,4 +131,4 @@ pictures: ## makes the console's pictures in docs/console anew
 
 .PHONY: clean
 clean: ## removes what was built and measured
-	rm -rf bin bench/out cover.out
+	rm -rf bin dist bench/out cover.out

@@ -37,6 +37,7 @@ type Options struct {
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
 	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
 	Isolate   bool                // no connection to a provider is used for two orgs
+	Pulse     string              // the target of requests of our own that ask whether listeners answer; empty: there are none
 
 	MaxHead     int           // bytes of a request's head; default 32 KiB
 	HeadTimeout time.Duration // from the first byte of a request to the end of its head
@@ -73,6 +74,7 @@ type Proxy struct {
 	roots    *x509.CertPool
 	anyHost  bool
 	isolate  bool
+	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
 	inflight *inflight
@@ -112,7 +114,7 @@ type Stats struct {
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
-		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
 	if p.secrets, err = newSecretTables(provider.All); err != nil {
@@ -348,6 +350,11 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	conn, _ := ctx.Conn().(*callerConn)
 	c := conn.waiting.Swap(nil) // decided already, before the caller was told to go on
 	if c == nil {
+		if p.pulse != "" && string(ctx.Request.Header.RequestURI()) == p.pulse {
+			ctx.SetStatusCode(fasthttp.StatusNoContent) // nobody else knows it: neither counted nor logged
+			ctx.SetConnectionClose()
+			return
+		}
 		c = p.begin(ctx)
 		defer p.recover(c)
 		if bad := p.decide(c); bad != nil {

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/provider"
-	"golang.org/x/sys/unix"
 )
 
 // How long each step towards a provider may take, and how many idle connections are kept to each host.
@@ -272,7 +271,7 @@ func setUserTimeout(c net.Conn) {
 	}
 	if raw, err := tcp.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
+			limitUnacknowledged(int(fd), userTimeout)
 		})
 	}
 }

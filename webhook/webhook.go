@@ -65,6 +65,7 @@ type Options struct {
 
 	PublicURL string // the listener as providers see it; empty: https:// and the request's Host
 	Routes    []Route
+	Pulse     string // the target of requests of our own that ask whether listeners answer; empty: there are none
 
 	MaxBody     int64         // bytes; default 25 MiB
 	MaxHead     int           // bytes; default 32 KiB
@@ -240,6 +241,11 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx) *call {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	c, _ := ctx.UserValue(expected{}).(*call) // looked at already, before the sender was told to go on
 	if c == nil {
+		if s.o.Pulse != "" && string(ctx.Request.Header.RequestURI()) == s.o.Pulse {
+			ctx.SetStatusCode(fasthttp.StatusNoContent) // nobody else knows it: neither counted nor logged
+			ctx.SetConnectionClose()
+			return
+		}
 		c = s.begin(ctx)
 		defer s.recover(c)
 		if bad := s.look(c); bad != nil {

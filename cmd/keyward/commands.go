@@ -42,7 +42,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run the sidecar", serveExample, cmdServe},
-		{"wait", "block until the sidecar is ready", "keyward wait --run-dir .keyward --max 30s", cmdWait},
+		{"wait", "block until the sidecar is ready", "keyward wait --run-dir .keyward --max 30s\nkeyward wait --alive --max 2s", cmdWait},
 
 		{"credentials set", "set an org's credential; its fields are read as JSON from stdin or a file", credentialsSetExample, cmdCredentialsSet},
 		{"credentials list", "list credentials, masked", "keyward credentials list --org acme\nkeyward credentials list --json", cmdCredentialsList},

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/admin"
@@ -64,6 +63,8 @@ type sidecarProcess struct {
 	weak       []string                // what the kernel did not grant
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
+	pulse      string                  // target of the watchdog's requests
+	beats      []beat                  // what the watchdog asks
 	callerTCP  string                  // where callers connect over TCP, as bound
 	devToken   atomic.Pointer[string]  // of the open console; nil: it is not open
 	adminTCP   string                  // the same of the admin API and the console
@@ -80,7 +81,7 @@ type sidecarProcess struct {
 func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) error) (err error) {
 	log, requests, lines := newLogger(c, std)
 	defer lines.close()
-	s := &sidecarProcess{c: c, log: log, requests: requests, lines: lines, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
+	s := &sidecarProcess{c: c, log: log, requests: requests, lines: lines, started: time.Now(), pulse: newPulse(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
 	stopProfile, err := startProfile(c)
 	if err != nil {
@@ -120,7 +121,8 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 			return err
 		}
 	}
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	s.owned.Go(func() { s.watchdog(background) })
+	notify(daemonReady)
 	s.serveUntil(ctx)
 	return s.drain()
 }
@@ -267,13 +269,16 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
 		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
-		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Pulse: s.pulse,
 	})
 	if err != nil {
 		return usagef("%w", err)
 	}
 	s.closers = append(s.closers, s.proxy.Close)
 	if c.Socket != "" {
+		if err := s.makeWay(); err != nil {
+			return err
+		}
 		l, err := s.listenUnix("caller", c.Socket, os.FileMode(c.SocketMode), c.SocketGID)
 		if err != nil {
 			return err
@@ -318,6 +323,7 @@ func (s *sidecarProcess) rotated(ctx context.Context, row *store.Credential, fie
 
 func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	s.listeners = append(s.listeners, name)
+	s.beats = append(s.beats, beat{name, l.Addr(), func() bool { return s.proxy.Full(l) }})
 	s.stops = append(s.stops, func() { _ = l.Close() })
 	s.owned.Go(func() {
 		if err := s.proxy.Serve(l); err != nil {
@@ -489,8 +495,8 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 
 // reload takes over what may change while the sidecar runs. A file that is not good changes nothing.
 func (s *sidecarProcess) reload() {
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading)
-	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
+	notify(daemonReloading())
+	defer notify(daemonReady)
 	next, restart, err := s.c.reload()
 	if err == nil {
 		err = s.apply(next)
@@ -533,7 +539,7 @@ func (s *sidecarProcess) apply(next *Config) error {
 
 // drain lets what is in flight finish: readiness goes first, then new connections, then the rest.
 func (s *sidecarProcess) drain() error {
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	notify(daemonStopping)
 	close(s.draining)
 	s.proxy.Drain()
 	s.log.Info().Dur("at_most_ms", s.c.DrainTimeout).Msg("draining")

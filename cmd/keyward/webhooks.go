@@ -22,7 +22,7 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 	server, err := webhook.New(webhook.Options{
 		Store: s.local, Keys: s.keys, Log: s.log, Usage: s.usage, Tracer: s.shown.Tracer(), AccountOwner: s.db.AccountOwner,
 		Accept: queue.Accept, Memory: s.db,
-		PublicURL: c.PublicURL, Routes: c.webhookRoutes(), MaxBody: int64(c.WebhookMaxBody), MaxHead: int(c.MaxHead), MaxConns: c.MaxConns,
+		PublicURL: c.PublicURL, Routes: c.webhookRoutes(), Pulse: s.pulse, MaxBody: int64(c.WebhookMaxBody), MaxHead: int(c.MaxHead), MaxConns: c.MaxConns,
 		HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout,
 	})
 	if err != nil {
@@ -39,6 +39,7 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 	}
 	name := "webhooks " + l.Addr().String()
 	s.listeners = append(s.listeners, name)
+	s.beats = append(s.beats, beat{name, l.Addr(), server.Full})
 
 	watch, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.owned.Go(func() {
