@@ -41,8 +41,8 @@ generate: ## writes what is generated: the flag table in docs/cli.md and the lik
 	go generate ./...
 
 # Allocations are counted without the race detector, which makes some of its own. One package at a time: several hold the program to time
-# limits that a machine of two cores keeps only for one of them. The program's own tests mostly wait for it, and run beside the others. The attacks on the built program (their quick forms) run without the race
-# detector: the program is a process of its own, and none of theirs.
+# limits that a machine of two cores keeps only for one of them. The program's own tests mostly wait for it, and run beside the others. The
+# attacks on the built program (their quick forms) run without the race detector: the program is a process of its own, and none of theirs.
 .PHONY: test
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs, the console in Chromium; installs what they need when it may
 	@tools/testdeps.sh
