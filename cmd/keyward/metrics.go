@@ -11,8 +11,8 @@ import (
 
 // fillMetrics reads the counters that the parts keep anyway. Every label is a word of the program's: a provider, a code, an outcome.
 func (s *sidecarProcess) fillMetrics(c *telemetry.Collection) {
-	if s.api == nil {
-		return // it is still starting
+	if !s.up.Load() {
+		return // the collector's clock began before the last part was there
 	}
 	s.fillRequests(c)
 	s.fillStore(c)

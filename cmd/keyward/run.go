@@ -63,6 +63,7 @@ type sidecarProcess struct {
 	weak       []string                // what the kernel did not grant
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
+	up         atomic.Bool             // every part is there
 	pulse      string                  // target of the watchdog's requests
 	beats      []beat                  // what the watchdog asks
 	callerTCP  string                  // where callers connect over TCP, as bound
@@ -83,6 +84,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	defer lines.close()
 	s := &sidecarProcess{c: c, log: log, requests: requests, lines: lines, started: time.Now(), pulse: newPulse(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
+	roomy()
 	stopProfile, err := startProfile(c)
 	if err != nil {
 		return err
@@ -99,6 +101,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	for _, w := range append(c.Warnings, s.weak...) {
 		log.Warn().Msg(w)
 	}
+	s.up.Store(true)
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
