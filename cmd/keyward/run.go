@@ -84,7 +84,6 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	defer lines.close()
 	s := &sidecarProcess{c: c, log: log, requests: requests, lines: lines, started: time.Now(), pulse: newPulse(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
-	roomy()
 	stopProfile, err := startProfile(c)
 	if err != nil {
 		return err
