@@ -40,7 +40,7 @@ func (s *sidecarProcess) migrateLater(ctx context.Context, c *Config) {
 		}
 		err := s.migrate(ctx, c)
 		if err == nil {
-			err = s.checkRole(ctx)
+			err = s.checkRole(ctx, c)
 		}
 		switch {
 		case err == nil:

@@ -116,7 +116,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.owned.Go(func() { s.verifier.Run(background) })
 	s.owned.Go(func() { s.countSeals(background) })
 	s.owned.Go(func() { s.watchKeys(background) })
-	s.owned.Go(func() { s.attendKeys(background) })
+	s.owned.Go(func() { s.attendKeys(background, c.RunDir) })
 	s.announce()
 	if ready != nil {
 		if err := ready(s); err != nil {
@@ -147,7 +147,7 @@ func (s *sidecarProcess) openStore(ctx context.Context) error {
 		return err
 	}
 	if !s.unmigrated { // else when the store is there: migrateLater
-		if err := s.checkRole(ctx); err != nil {
+		if err := s.checkRole(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -201,14 +201,14 @@ func (s *sidecarProcess) migrate(ctx context.Context, c *Config) error {
 
 // checkRole refuses a role that row-level security does not hold for, where the store has roles of its own: keyward_app exists, or
 // --migrate-url names another. Where one role does everything, which is the short way to a store for one sidecar, that is said and no more.
-func (s *sidecarProcess) checkRole(ctx context.Context) error {
+func (s *sidecarProcess) checkRole(ctx context.Context, c *Config) error {
 	apart, err := s.db.CheckRole(ctx)
 	switch {
 	case err == nil:
 		return nil
 	case !errors.Is(err, store.ErrRole):
 		return fmt.Errorf("checking the store's role: %w", err)
-	case apart || s.c.migratesAsAnother():
+	case apart || c.migratesAsAnother():
 		return err
 	}
 	s.log.Warn().Err(err).Msg("one role does everything in the store, so that only the program keeps the orgs apart; docs/reference/store.md has the SQL for two")

@@ -15,16 +15,34 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
 const packed = 1_750_000_000 // the time of everything that is packed here
 
-// pack packs the built program as a release for this machine's architecture.
-func pack(t *testing.T, name string) (out string) {
+// release is the built program packed, once for all tests that only look at it.
+func release(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), name)
+	releaseOnce.Do(func() {
+		program(t) // makes the folder that goes when the tests have ended
+		released = pack(t, filepath.Join(builtIn, "release"))
+	})
+	if released == "" {
+		t.Fatal("packing failed before")
+	}
+	return released
+}
+
+var (
+	releaseOnce sync.Once
+	released    string
+)
+
+// pack packs the built program as a release for this machine's architecture.
+func pack(t *testing.T, dir string) (out string) {
+	t.Helper()
 	bin, out := filepath.Join(dir, "bin"), filepath.Join(dir, "out")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		t.Fatal(err)
@@ -45,9 +63,9 @@ func pack(t *testing.T, name string) (out string) {
 // Packing adds nothing of its own: the same program in another folder, a moment later, is packed into the same bytes. That the program itself is the same
 // each time is make release-test's to show.
 func TestPackingIsReproducible(t *testing.T) {
-	a := pack(t, "a")
+	a := release(t)
 	time.Sleep(1100 * time.Millisecond) // formats count whole seconds
-	b := pack(t, "another")
+	b := pack(t, filepath.Join(t.TempDir(), "another"))
 	sums := read(t, a+"/SHA256SUMS")
 	if other := read(t, b+"/SHA256SUMS"); sums != other {
 		t.Errorf("%s\n%s", sums, other)
@@ -60,7 +78,7 @@ func TestPackingIsReproducible(t *testing.T) {
 }
 
 func TestArchiveIsRootsAndHoldsTheProgram(t *testing.T) {
-	f, err := os.Open(filepath.Join(pack(t, "a"), "keyward_1.2.3_linux_"+runtime.GOARCH+".tar.gz"))
+	f, err := os.Open(filepath.Join(release(t), "keyward_1.2.3_linux_"+runtime.GOARCH+".tar.gz"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +122,7 @@ func TestArchiveIsRootsAndHoldsTheProgram(t *testing.T) {
 // dpkg takes the package apart into what the units and the documents speak of.
 func TestDebianPackage(t *testing.T) {
 	dpkg := needs(t, "dpkg-deb")
-	out := pack(t, "a")
+	out := release(t)
 	deb := filepath.Join(out, "keyward_1.2.3_"+runtime.GOARCH+".deb")
 	field := func(name string) string {
 		b, err := exec.Command(dpkg, "--field", deb, name).Output()
@@ -168,7 +186,7 @@ func TestBillOfMaterialsIsWhole(t *testing.T) {
 			Hashes              []struct{ Content string }
 		}
 	}
-	if err := json.Unmarshal([]byte(read(t, filepath.Join(pack(t, "a"), "keyward_1.2.3_linux_"+runtime.GOARCH+".cdx.json"))), &bom); err != nil {
+	if err := json.Unmarshal([]byte(read(t, filepath.Join(release(t), "keyward_1.2.3_linux_"+runtime.GOARCH+".cdx.json"))), &bom); err != nil {
 		t.Fatal(err)
 	}
 	info, err := buildinfo.ReadFile(program(t))
