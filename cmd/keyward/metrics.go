@@ -11,7 +11,7 @@ import (
 
 // fillMetrics reads the counters that the parts keep anyway. Every label is a word of the program's: a provider, a code, an outcome.
 func (s *sidecarProcess) fillMetrics(c *telemetry.Collection) {
-	if s.api == nil {
+	if !s.complete.Load() {
 		return // it is still starting
 	}
 	s.fillRequests(c)
