@@ -35,7 +35,7 @@ func (c *call) follow() {
 		parent, _ = trace.Parse(h.parent)
 	}
 	if c.own, c.traced = c.p.tracer.Decide(parent); c.traced && parent.Valid() {
-		c.parent, c.state = parent.Span, string(h.state)
+		c.parent, c.state = parent.Span, trace.State(h.state)
 	}
 }
 

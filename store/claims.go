@@ -40,8 +40,10 @@ const (
 		INSERT INTO webhook_seen (key, until) SELECT a.key, c.now + $3::bigint FROM c, unnest($1::bytea[], $2::bigint[]) AS a (key, until) WHERE relaxed = 'off'
 		ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE webhook_seen.until <= excluded.until - $3::bigint RETURNING key`
 	pgClaimed = "SELECT until <= " + pgNow + " + $2::bigint FROM webhook_seen WHERE key = $1"
-	pgRenew   = "WITH c AS MATERIALIZED (SELECT " + pgNow + ` AS now, set_config('synchronous_commit', 'off', true) AS relaxed)
-		UPDATE webhook_seen SET until = c.now + $2::bigint FROM c WHERE relaxed = 'off' AND key = ANY($1::bytea[]) AND until <= c.now + $2::bigint`
+	// The rows are locked in the order of their keys, as those of a batch are (keyBatch.write): two that lock several never wait for each other.
+	pgRenew = "WITH c AS MATERIALIZED (SELECT " + pgNow + ` AS now, set_config('synchronous_commit', 'off', true) AS relaxed),
+		k AS MATERIALIZED (SELECT key FROM webhook_seen WHERE key = ANY($1::bytea[]) ORDER BY key FOR UPDATE)
+		UPDATE webhook_seen AS w SET until = c.now + $2::bigint FROM c, k WHERE relaxed = 'off' AND w.key = k.key AND w.until <= c.now + $2::bigint`
 	pgConfirm = `WITH c AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true) AS relaxed)
 		INSERT INTO webhook_seen (key, until) SELECT a.key, a.until FROM c, unnest($1::bytea[], $2::bigint[]) AS a (key, until) WHERE relaxed = 'off'
 		ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE webhook_seen.until <= ` + pgNow + " + $3::bigint RETURNING key"

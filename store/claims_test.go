@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -234,4 +235,57 @@ func TestOnlyWhatMustWaitsForTheServersDisk(t *testing.T) {
 	var mode string
 	ok(t, d.r.QueryRowContext(ctx, "SHOW synchronous_commit").Scan(&mode))
 	same(t, mode, "on") // it ended with the transaction
+}
+
+// Many claims are renewed while some of them are confirmed together: each statement locks several rows, and neither may hold one that the
+// other waits for while it waits for one of the other's.
+func TestRenewingAndConfirmingDoNotWaitForEachOther(t *testing.T) {
+	e := engine{"postgres", pgtest.New(t)}
+	d, ctx := e.open(t), t.Context()
+	if _, err := d.MigrateUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{"z", "m", "a"} // as they lie in the table
+	for _, key := range keys {
+		claimFinds(t, d, key, Fresh)
+	}
+	between, err := d.w.BeginTx(ctx, nil)
+	ok(t, err)
+	defer func() { _ = between.Rollback() }()
+	_, err = between.ExecContext(ctx, "SELECT FROM webhook_seen WHERE key = 'm' FOR UPDATE")
+	ok(t, err)
+	wait := func(n int) {
+		t.Helper()
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			var waiting int
+			ok(t, between.QueryRowContext(ctx, "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted").Scan(&waiting))
+			if waiting == n {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d statements wait, want %d", waiting, n)
+			}
+		}
+	}
+	var batch []*keyAsked
+	for _, key := range keys {
+		batch = append(batch, &keyAsked{ctx: ctx, key: key, until: time.Now().Add(time.Minute), done: make(chan error, 1)})
+	}
+	var both sync.WaitGroup
+	both.Go(func() { d.pg.confirms.write(d, batch) })
+	wait(1)
+	both.Go(func() {
+		if err := d.RenewClaims(ctx, keys); err != nil {
+			t.Errorf("renewing: %v", err)
+		}
+	})
+	wait(2)
+	ok(t, between.Commit())
+	both.Wait()
+	for _, a := range batch {
+		if err := <-a.done; err != nil || !a.taken {
+			t.Errorf("confirming %q: taken %v, %v", a.key, a.taken, err)
+		}
+		claimFinds(t, d, a.key, Seen)
+	}
 }

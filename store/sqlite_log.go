@@ -35,18 +35,35 @@ func (l *lite) fold(ctx context.Context, r *sql.DB) {
 			return
 		case <-l.long:
 		}
-		if pages := checkpoint(ctx, r, "PASSIVE"); pages >= longestLog {
-			checkpoint(ctx, r, "RESTART")
+		if pages := checkpoint(ctx, r, "PASSIVE", writeTimeout); pages < longestLog || restart(ctx, r) {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(restartPause):
 		}
 	}
 }
 
-// checkpoint returns how long the log is; what went wrong is tried again after a further commit.
-func checkpoint(ctx context.Context, db *sql.DB, mode string) (pages int64) {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+const (
+	restartPatience = 50 * time.Millisecond // with readers of what the log held before
+	restartPause    = time.Second           // until they are asked for again
+)
+
+// restart has the log begin anew, which writers wait for. Who reads what it held before is not waited for, or only for a moment: somebody
+// may read for minutes, a backup for one, and the log may grow meanwhile, but writers go on.
+func restart(ctx context.Context, r *sql.DB) bool {
+	return checkpoint(ctx, r, "RESTART", restartPatience) > 0
+}
+
+// checkpoint returns how long the log is; 0: something went wrong, or was in the way for longer than patience. It is tried again after a
+// further commit.
+func checkpoint(ctx context.Context, db *sql.DB, mode string, patience time.Duration) (pages int64) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var busy, moved int64
-	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &pages, &moved); err != nil {
+	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint("+mode+")").Scan(&busy, &pages, &moved); err != nil || busy != 0 {
 		return 0
 	}
 	return pages

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,7 +125,7 @@ func (s *spans) replay(one trace.Span) {
 	}
 	set := make([]attribute.KeyValue, len(one.Attributes))
 	for i, a := range one.Attributes {
-		set[i] = attribute.String(a.Name, a.Text)
+		set[i] = attribute.String(a.Name, strings.ToValidUTF8(a.Text, "\uFFFD")) // a path may hold any byte; one that is not would cost the batch
 		if a.Text == "" {
 			set[i] = attribute.Int64(a.Name, a.Number)
 		}

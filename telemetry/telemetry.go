@@ -142,6 +142,9 @@ func (t *Telemetry) Shutdown(ctx context.Context) {
 	}
 }
 
+// partialSuccess comes before what a collector says that takes less than it was sent; in brackets after that stands how much.
+const partialSuccess = "OTLP partial success: "
+
 // complain logs what the exporters complain of, once a minute. What a collector says in its answer stays out of the log: it may repeat
 // what it was sent.
 func (t *Telemetry) complain(err error) {
@@ -152,8 +155,11 @@ func (t *Telemetry) complain(err error) {
 		return
 	}
 	text, _, _ := strings.Cut(err.Error(), "body: ")
+	if before, after, partial := strings.Cut(text, partialSuccess); partial {
+		text = before + partialSuccess + after[strings.LastIndex(after, "(")+1:]
+	}
 	text = text[:min(len(text), most)]
-	t.o.Log.Warn().Str("problem", strings.TrimRight(text, " (:")).Int64("times", 1+t.unsaid.Swap(0)).Msg("telemetry could not be sent; requests go on, and what was to be sent is dropped")
+	t.o.Log.Warn().Str("problem", strings.TrimRight(text, " ():")).Int64("times", 1+t.unsaid.Swap(0)).Msg("telemetry could not be sent; requests go on, and what was to be sent is dropped")
 }
 
 // fill adds what Telemetry itself knows.

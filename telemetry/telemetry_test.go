@@ -3,6 +3,7 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -190,4 +191,47 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// A path may hold any byte, and what goes to the collector only UTF-8: one request must not cost the spans of all that go with it.
+func TestSpansAreTextWhateverCallersSend(t *testing.T) {
+	taken := make(chan []byte, 8)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		if r.URL.Path == "/v1/traces" {
+			taken <- b
+		}
+	}))
+	defer collector.Close()
+	shown := started(t, func(o *Options) { o.Endpoint, o.Share = collector.URL, 1 })
+	own, _ := shown.Tracer().Decide(trace.Context{})
+	s := trace.Span{Name: "x", Own: own, Start: time.Now(), End: time.Now()}
+	s.Set("url.path", "/caf\xe9/menu")
+	shown.Tracer().Record(s)
+	select {
+	case b := <-taken:
+		if !bytes.Contains(b, []byte("/caf\uFFFD/menu")) {
+			t.Errorf("the path is not there: %q", b)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatalf("nothing was sent; %d spans failed", shown.spans.lost.Load())
+	}
+}
+
+func TestPartialSuccessIsNotRepeatedEither(t *testing.T) {
+	var log lockedBuffer
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"partialSuccess": {"rejectedSpans": 1, "rejectedDataPoints": 1, "errorMessage": "you sent hunter2"}}`))
+	}))
+	defer collector.Close()
+	shown := started(t, func(o *Options) { o.Endpoint, o.Share, o.Log = collector.URL, 1, zerolog.New(&log) })
+	own, _ := shown.Tracer().Decide(trace.Context{})
+	shown.Tracer().Record(trace.Span{Name: "x", Own: own, Start: time.Now(), End: time.Now()})
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	shown.Shutdown(ctx)
+	if text := log.String(); strings.Contains(text, "hunter2") || !strings.Contains(text, "rejected") {
+		t.Errorf("the log: %s", text)
+	}
 }

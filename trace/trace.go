@@ -50,6 +50,15 @@ func (c Context) Append(dst []byte) []byte {
 	return append(dst, "-00"...)
 }
 
+// State is what is recorded of a tracestate header: nothing of one that is longer than everybody must be able to pass on, since spans wait.
+func State(header []byte) string {
+	const most = 512
+	if len(header) > most {
+		return ""
+	}
+	return string(header)
+}
+
 // Parse reads a traceparent header. A version that is not known is read as far as it is like this one, as the standard says.
 func Parse(header []byte) (c Context, ok bool) {
 	const sampled = 1

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -99,4 +100,12 @@ func FuzzHeaderIsWhatWasWritten(f *testing.F) {
 			t.Errorf("%q: %+v, then %+v", b, c, again)
 		}
 	})
+}
+
+func TestLongStateIsNotRecorded(t *testing.T) {
+	for n, want := range map[int]int{0: 0, 512: 512, 513: 0} {
+		if got := len(State(bytes.Repeat([]byte("x"), n))); got != want {
+			t.Errorf("of %d bytes %d are recorded, want %d", n, got, want)
+		}
+	}
 }

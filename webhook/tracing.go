@@ -31,7 +31,7 @@ func (c *call) follow() {
 	}
 	if c.own, c.traced = c.s.o.Tracer.Decide(parent); c.traced && parent.Valid() {
 		state, _ := c.head.get("tracestate")
-		c.parent, c.state = parent.Span, string(state)
+		c.parent, c.state = parent.Span, trace.State(state)
 	}
 }
 
@@ -111,7 +111,7 @@ func (q *Queue) follow(d *store.Delivery) (span trace.Span, traced bool) {
 		case is(name, "traceparent"):
 			parent, _ = trace.Parse(value)
 		case is(name, "tracestate"):
-			state = string(value)
+			state = trace.State(value)
 		}
 	}
 	if !parent.Valid() {

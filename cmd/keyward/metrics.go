@@ -11,8 +11,8 @@ import (
 
 // fillMetrics reads the counters that the parts keep anyway. Every label is a word of the program's: a provider, a code, an outcome.
 func (s *sidecarProcess) fillMetrics(c *telemetry.Collection) {
-	if !s.up.Load() {
-		return // the collector's clock began before the last part was there
+	if !s.complete.Load() {
+		return // it is still starting
 	}
 	s.fillRequests(c)
 	s.fillStore(c)

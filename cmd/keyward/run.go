@@ -46,11 +46,12 @@ type sidecarProcess struct {
 	unmigrated bool             // the store could not be reached at the start
 	strict     atomic.Pointer[map[string]bool]
 
-	keeper *credential.Keeper
-	proxy  *proxy.Proxy
-	shown  *telemetry.Telemetry
-	api    *http.Server
-	recent *traffic
+	keeper   *credential.Keeper
+	proxy    *proxy.Proxy
+	shown    *telemetry.Telemetry
+	api      *http.Server
+	complete atomic.Bool // all parts are there: what is sent to the collector is read in a goroutine that began before them
+	recent   *traffic
 
 	verifier   *credential.Verifier
 	assistants admin.Assistants
@@ -63,7 +64,6 @@ type sidecarProcess struct {
 	weak       []string                // what the kernel did not grant
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
-	up         atomic.Bool             // every part is there
 	pulse      string                  // target of the watchdog's requests
 	beats      []beat                  // what the watchdog asks
 	callerTCP  string                  // where callers connect over TCP, as bound
@@ -100,7 +100,6 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	for _, w := range append(c.Warnings, s.weak...) {
 		log.Warn().Msg(w)
 	}
-	s.up.Store(true)
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
@@ -352,6 +351,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Open: s.consoleOpen, Stop: s.draining}))
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
+	s.complete.Store(true)
 	s.stops = append(s.stops, s.stopAdmin)
 	var tcp net.Listener
 	if s.c.AdminListen != "" { // bound before the socket is served, which tells browsers to come back there
