@@ -28,6 +28,11 @@ run: build ## builds Keyward and starts it with stand-ins for all providers and 
 build: ## builds bin/keyward, a static binary
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyward ./cmd/keyward
 
+.PHONY: man
+man: build ## writes the manual page dist/man/keyward.1 from the program's own help
+	@mkdir -p dist/man
+	@bin/keyward help --man >dist/man/keyward.1
+
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
 	go generate ./...
@@ -115,4 +120,4 @@ pictures: ## makes the console's pictures in docs/console anew
 
 .PHONY: clean
 clean: ## removes what was built and measured
-	rm -rf bin bench/out cover.out
+	rm -rf bin dist bench/out cover.out

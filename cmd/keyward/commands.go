@@ -89,6 +89,7 @@ func commands() []command {
 		{"migrate down", "take back the last step of the schema, data of that step included", "keyward migrate down --data-dir .keyward --yes", cmdMigrateDown},
 		{"migrate status", "show the store's schema", "keyward migrate status --data-dir .keyward", cmdMigrateStatus},
 
+		{"completion", "print a script that completes commands, flags and values in a shell", completionExample, cmdCompletion},
 		{"version", "print the version", "keyward version --json", cmdVersion},
 	}
 }
@@ -142,6 +143,10 @@ func (notFound) ExitCode() int { return exitNotFound }
 func (n notFound) Unwrap() error { return n.error }
 
 func dispatch(ctx context.Context, args []string, std stdio) error {
+	if slices.Equal(args, []string{"help", "--man"}) {
+		_, err := fmt.Fprint(std.out, manual())
+		return err
+	}
 	all := commands()
 	if len(args) == 0 || isHelp(args[0]) {
 		out, err := std.out, error(nil)

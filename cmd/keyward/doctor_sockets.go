@@ -186,7 +186,7 @@ func bindable(ctx context.Context, address string) error {
 	if err != nil {
 		return nil // no sockets of this family: the start says so
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (d *doctor) checkLimits(context.Context) []finding {
 		}
 	}
 	listeners += len(d.c.Listeners)
-	need := uint64(listeners)*uint64(d.c.MaxConns)*2 + 64 //nolint:gosec // both are positive
+	need := uint64(listeners)*uint64(d.c.MaxConns)*2 + 64
 	all := []finding{filesFinding(need), clockFinding(time.Now())}
 	for _, setting := range strings.Split(os.Getenv("GODEBUG"), ",") {
 		name, value, _ := strings.Cut(setting, "=")
