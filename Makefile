@@ -26,7 +26,15 @@ run: build ## builds Keyward and starts it with stand-ins for all providers and 
 
 .PHONY: build
 build: ## builds bin/keyward, a static binary
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/keyward ./cmd/keyward
+	@VERSION=$(VERSION) tools/build.sh bin/keyward
+
+.PHONY: release
+release: ## makes dist/: programs for Linux and macOS, Debian packages, SBOMs, checksums
+	@tools/release.sh
+
+.PHONY: release-test
+release-test: ## makes the release twice, the second time from nothing, and compares (some minutes)
+	@tools/reproducible.sh
 
 .PHONY: man
 man: build ## writes the manual page dist/man/keyward.1 from the program's own help
@@ -38,8 +46,8 @@ generate: ## writes what is generated: the flag table in docs/cli.md and the lik
 	go generate ./...
 
 # Allocations are counted without the race detector, which makes some of its own. One package at a time: several hold the program to time
-# limits that a machine of two cores keeps only for one of them. The program's own tests mostly wait for it, and run beside the others. The attacks on the built program (their quick forms) run without the race
-# detector: the program is a process of its own, and none of theirs.
+# limits that a machine of two cores keeps only for one of them. The program's own tests mostly wait for it, and run beside the others. The
+# attacks on the built program (their quick forms) run without the race detector: the program is a process of its own, and none of theirs.
 .PHONY: test
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs, the console in Chromium; installs what they need when it may
 	@tools/testdeps.sh
@@ -50,6 +58,9 @@ test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors
 	go test $(TESTFLAGS) ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
 	(cd examples && go test $$flags $(TESTFLAGS) ./...); \
+	(cd deploy/check && go test $(TESTFLAGS) ./...); \
+	(cd deploy/test && go test $(TESTFLAGS) ./...); \
+	(cd tools && go test $(TESTFLAGS) ./release); \
 	cd console/e2e && go test -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: torture
@@ -74,11 +85,16 @@ race: ## runs the program's tests under the race detector RACECOUNT times
 	CGO_ENABLED=1 go test -race -skip Allocate -count=$(RACECOUNT) $(TESTFLAGS) ./...
 
 .PHONY: lint
-lint: ## checks form and known mistakes: golangci-lint, go.mod, known vulnerabilities
+lint: ## checks form and known mistakes: golangci-lint, go.mod, workflows, known vulnerabilities
 	@go mod tidy -diff
 	@$(TOOL) golangci-lint run ./...
+	@for arch in amd64 arm64; do GOOS=darwin GOARCH=$$arch CGO_ENABLED=0 go vet $$(go list -deps ./cmd/keyward | grep '^github.com/keyward/keyward'); done
 	@cd examples && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd deploy/check && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd console/e2e && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd deploy/test && go mod tidy -diff && $(TOOL) golangci-lint run ./...
+	@cd tools && $(TOOL) golangci-lint run ./release
+	@go tool -modfile=$(CURDIR)/tools/actionlint/go.mod actionlint
 	@tools/vulncheck.sh
 
 .PHONY: fmt
@@ -109,10 +125,10 @@ microbench: ## runs the Go benchmarks of the hot path; BASE=FILE compares with a
 	@if [ -n "$(BASE)" ]; then $(TOOL) benchstat "$(BASE)" bench/out/go.txt; fi
 
 .PHONY: cover
-cover: ## measures which statements the tests reach: cover.out
+cover: ## measures which statements the tests reach, by package: cover.out
 	@tools/testdeps.sh
 	go test -coverpkg=./... -coverprofile=cover.out $(TESTFLAGS) ./...
-	@go tool cover -func=cover.out | tail -n 1
+	@tools/cover.sh
 
 .PHONY: pictures
 pictures: ## makes the console's pictures in docs/console anew

@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"caller":     {},
 	"problem":    {},
 	"mask":       {},
+	"trace":      {},
 	"standin":    {},
 	"store":      {"migrations"},
 	"cache":      {"store"},
@@ -31,8 +32,8 @@ var mayImport = map[string][]string{
 	"lastgood":   {"seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
-	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
-	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask"},
+	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace"},
+	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace"},
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
 
@@ -42,7 +43,7 @@ var mayImport = map[string][]string{
 	"console": {},
 
 	// The only package that knows an exporter.
-	"telemetry": {},
+	"telemetry": {"trace"},
 
 	"internal/pgtest": {},
 	"internal/canary": {"provider"},
@@ -53,7 +54,7 @@ var mayImport = map[string][]string{
 
 	"cmd/keyward": {
 		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin", "console",
-		"telemetry", "keysource", "legacy", "lastgood",
+		"telemetry", "trace", "keysource", "legacy", "lastgood",
 	},
 
 	// These tests.
@@ -83,6 +84,7 @@ var oneHome = map[string][]string{
 	"github.com/ncruces/go-sqlite3":     {"store", "migrations", "legacy"},
 	"github.com/pressly/goose/v3":       {"store", "migrations"},
 	"go.opentelemetry.io/otel":          {"telemetry"},
+	"github.com/prometheus":             {"telemetry"},
 	"github.com/aws/aws-sdk-go-v2":      {"keysource"},
 	"github.com/aws/smithy-go":          {"keysource"},
 	"github.com/spf13/pflag":            {"cmd/keyward", "bench"},
@@ -90,7 +92,7 @@ var oneHome = map[string][]string{
 }
 
 // pure are packages that compute on bytes: they open no connection and no database.
-var pure = []string{"provider", "caller", "seal", "mask"}
+var pure = []string{"provider", "caller", "seal", "mask", "trace"}
 
 type listed struct {
 	ImportPath   string

@@ -58,6 +58,8 @@ type Options struct {
 	Local Local
 	// Webhooks is what the running sidecar says and does about webhooks.
 	Webhooks Webhooks
+	// Metrics answers /metrics, for which nobody is asked who he is: it holds no org and no secret. Nil: there is no such path.
+	Metrics http.Handler
 	// Profiles answers /debug/pprof/ on the unix socket, never over TCP. Nil: there is no such path.
 	Profiles http.Handler
 	// Version and Started are shown by /api/stats.
@@ -102,6 +104,7 @@ func routes() []route {
 	all := []route{
 		{"GET", "/healthz", (*API).healthz},
 		{"GET", "/readyz", (*API).readyz},
+		{"GET", "/metrics", (*API).metrics},
 		{"GET", "/api/openapi.json", (*API).openAPI},
 		{"GET", "/api/whoami", (*API).whoAmI},
 		{"GET", "/api/providers", (*API).listProviders},
@@ -300,8 +303,8 @@ func (e endpoint) allowed() string {
 }
 
 func (e endpoint) log(c *call, took time.Duration) {
-	if e.pattern == "/healthz" || e.pattern == "/readyz" {
-		return // probes come every few seconds for ever
+	if isProbe(e.pattern) {
+		return // they come every few seconds for ever
 	}
 	level := zerolog.InfoLevel
 	if e.pattern == "/api/stats" && c.wrote == http.StatusOK {

@@ -96,7 +96,16 @@ func (c *Client) refusal(status int, answer []byte) error {
 
 // Ready asks /readyz and returns what it says. A *Problem means that it will never answer us.
 func (c *Client) Ready(ctx context.Context) (ready bool, says string, err error) {
-	status, answer, err := c.send(ctx, http.MethodGet, "/readyz?verbose", nil)
+	return c.well(ctx, "/readyz?verbose")
+}
+
+// Alive asks /healthz in the same way.
+func (c *Client) Alive(ctx context.Context) (alive bool, says string, err error) {
+	return c.well(ctx, "/healthz")
+}
+
+func (c *Client) well(ctx context.Context, path string) (well bool, says string, err error) {
+	status, answer, err := c.send(ctx, http.MethodGet, path, nil)
 	var p Problem
 	if err == nil && status != http.StatusOK && json.Unmarshal(answer, &p) == nil && p.Code != "" {
 		return false, "", &p

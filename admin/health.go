@@ -23,6 +23,24 @@ type Check struct {
 // checkTimeout bounds all checks of one answer together.
 const checkTimeout = 2 * time.Second
 
+// isProbe says whether a path is asked for by machines that have no token.
+func isProbe(pattern string) bool {
+	return pattern == "/healthz" || pattern == "/readyz" || pattern == "/metrics"
+}
+
+// metrics are the running sidecar's numbers, in Prometheus's text format or OpenMetrics'.
+func (a *API) metrics(c *call) error {
+	if _, err := c.query(); err != nil {
+		return err
+	}
+	if a.o.Metrics == nil {
+		return problemNoRoute
+	}
+	c.wrote = http.StatusOK
+	a.o.Metrics.ServeHTTP(c.w, c.r)
+	return nil
+}
+
 // healthz says that the process is alive; nothing else is looked at, or a store that is away would have the sidecar killed.
 func (a *API) healthz(c *call) error {
 	c.text(http.StatusOK, "ok\n")

@@ -57,8 +57,8 @@ type table[K comparable, V any] struct {
 	landed  latest[K, V] // just read, and not in rows
 	flights singleflight.Group
 
-	counts                                      [64]counter // by place, so that no two orgs' requests meet on one cache line
-	negativeHits, stale, loads, errors, evicted atomic.Uint64
+	counts                        [64]counter // by place, so that no two orgs' requests meet on one cache line
+	stale, loads, errors, evicted atomic.Uint64
 }
 
 // landings is how many rows are remembered that ristretto did not take. It lets a row in that is asked for more often than the one that would
@@ -66,10 +66,10 @@ type table[K comparable, V any] struct {
 const landings = 256
 
 // A counter counts the lookups of some keys. Those that have begun and neither hit nor missed yet are inside ristretto, which must not be
-// closed under them.
+// closed under them. One that finds a row to be known to be missing has not missed.
 type counter struct {
-	begun, hit, missed atomic.Uint64
-	_                  [40]byte
+	begun, hit, missed, negative atomic.Uint64
+	_                            [32]byte
 }
 
 func newTable[K comparable, V any](c *core, k kind[K, V]) (*table[K, V], error) {
@@ -109,11 +109,11 @@ func (t *table[K, V]) get(ctx context.Context, key K) (row *V, cached bool, err 
 		n.hit.Add(1)
 		return held.row, true, nil
 	}
-	n.missed.Add(1)
 	if t.knownMissing(held, p, key, now) {
-		t.negativeHits.Add(1)
+		n.negative.Add(1)
 		return nil, true, store.ErrNotFound
 	}
+	n.missed.Add(1)
 	return t.load(ctx, p, key, held)
 }
 
@@ -148,10 +148,8 @@ func (t *table[K, V]) addTo(s *Stats) {
 	for i := range t.counts {
 		s.Hits += t.counts[i].hit.Load()
 		s.Misses += t.counts[i].missed.Load()
+		s.NegativeHits += t.counts[i].negative.Load()
 	}
-	negative := t.negativeHits.Load()
-	s.NegativeHits += negative
-	s.Misses -= min(negative, s.Misses)
 	s.Stale += t.stale.Load()
 	s.Loads += t.loads.Load()
 	s.LoadErrors += t.errors.Load()
@@ -163,7 +161,7 @@ func (t *table[K, V]) addTo(s *Stats) {
 func (t *table[K, V]) close() {
 	for i := range t.counts {
 		n := &t.counts[i]
-		for n.begun.Load() != n.hit.Load()+n.missed.Load() { // nanoseconds each; no new ones get past closed
+		for n.begun.Load() != n.hit.Load()+n.missed.Load()+n.negative.Load() { // nanoseconds each; no new ones get past closed
 			time.Sleep(50 * time.Microsecond)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A Peer is what the kernel says of the process at the other end of a unix socket (SO_PEERCRED), as it was when it connected. GID is
+// A Peer is what the kernel says of the process at the other end of a unix socket (see PeerOf), as it was when it connected. GID is
 // its primary group alone: the kernel does not hand out the supplementary ones here, so a rule's gid or group never matches those.
 // PID is for the log, never a proof: it may be another process by now.
 type Peer struct {

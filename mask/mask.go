@@ -43,12 +43,14 @@ func (f *Fields) MayBeIn(body []byte) bool {
 	return bytes.Contains(body, unicodeEscape) // a name may be written with escapes
 }
 
-// Overwrite overwrites the fields' values in a body that has arrived whole.
-func (f *Fields) Overwrite(body []byte) {
-	if f.MayBeIn(body) {
-		m := f.New()
-		m.Feed(body)
+// Overwrite overwrites the fields' values in a body that has arrived whole, and says whether there were any.
+func (f *Fields) Overwrite(body []byte) (found bool) {
+	if !f.MayBeIn(body) {
+		return false
 	}
+	m := f.New()
+	m.Feed(body)
+	return m.Found
 }
 
 var unicodeEscape = []byte(`\u`)
@@ -62,6 +64,8 @@ const (
 // back: a name always comes before its value. It follows the structure only as far as it must: what is a name, what is a value, and
 // where a value ends. Text that is not JSON, like the "data: " of an event stream, passes between values.
 type Masker struct {
+	Found bool // a text was overwritten, or had no byte to be
+
 	fields *Fields
 
 	depth   int
@@ -94,6 +98,7 @@ func (m *Masker) Feed(p []byte) {
 			m.inText = true
 			m.n = 0
 			m.hide = !m.isName && (m.armed || m.within > 0)
+			m.Found = m.Found || m.hide
 		case '{', '[':
 			m.open(c == '{')
 		case '}', ']':

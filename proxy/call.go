@@ -61,6 +61,9 @@ type call struct {
 	red                      redactor
 	zeros                    [256]byte
 
+	traced bool
+	tracing
+
 	counted  [2]*atomic.Int64 // that the request is counted in
 	answer   answer
 	status   int
@@ -99,10 +102,16 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *call {
 // end writes the decision line and gives the call back. Nobody may touch it afterwards.
 func (c *call) end() {
 	p := c.p
-	if c.status >= 500 && c.route.provider != nil {
-		p.measured[c.route.provider].errors.Add(1)
+	ended := &p.unrouted[classOf(c.status)]
+	if c.route.provider != nil {
+		ended = &p.measured[c.route.provider].classes[classOf(c.status)].ended
 	}
+	ended.Add(1)
 	p.logDecision(c)
+	if c.traced {
+		c.recordSpans()
+		c.traced, c.tracing = false, tracing{}
+	}
 	c.leave()
 	c.wipe()
 	clear(c.basic[:cap(c.basic)]) // may have held a caller's token
@@ -117,7 +126,7 @@ func (c *call) end() {
 		c.body = nil
 	}
 	c.answer = answer{}
-	c.red.forms = forms{}
+	c.red.forms, c.red.hid, c.red.mask = forms{}, false, false
 	if cap(c.red.buf) > maxKept {
 		c.red.buf = nil
 	}
@@ -131,6 +140,10 @@ const maxKept = 64 << 10
 // refuse answers the caller with a refusal and ends the call.
 func (c *call) refuse(r *refusal) {
 	c.p.stats.Refused.Add(1)
+	c.p.refusals.add(r.code)
+	if r.head != "" {
+		c.p.heads.add(r.head)
+	}
 	r.write(&c.ctx.Response, c.id[:])
 	if c.p.draining.Load() {
 		c.ctx.SetConnectionClose()

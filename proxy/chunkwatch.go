@@ -27,7 +27,7 @@ const (
 // maxExtension is the longest chunk extension; nobody uses them.
 const maxExtension = 256
 
-var errChunk = badHead("the chunked body's framing is not valid")
+var errChunk = badHead("chunk", "the chunked body's framing is not valid")
 
 // look checks the next bytes of the body.
 func (w *chunkWatch) look(p []byte) *headError {

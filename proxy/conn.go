@@ -42,7 +42,7 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 		cc.raw, _ = sc.SyscallConn()
 	}
 	cc.checkFn = func(fd uintptr) {
-		cc.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+		cc.poll[0] = unix.PollFd{Fd: int32(fd), Events: pollGone}
 		if n, err := unix.Poll(cc.poll, 0); err == nil && n > 0 {
 			cc.events = cc.poll[0].Revents
 		}

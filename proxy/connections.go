@@ -45,6 +45,12 @@ func (s *connections) closeIdle(now, patient time.Time, silent time.Duration) in
 	return len(s.open)
 }
 
+func (s *connections) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
 func (s *connections) closeAll() {
 	for _, c := range s.all() {
 		_ = c.Close()

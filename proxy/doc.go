@@ -22,7 +22,8 @@
 //	websocket.go           upgraded connections
 //	gone.go                whether the caller is still there
 //	errors.go, log.go      the answers that are Keyward's own; one decision line per request
-//	measure.go             how many, how long, by provider
+//	measure.go, numbers.go how many, how long, by provider
+//	tracing.go             those that are followed across programs
 //
 // The caller's side is served by fasthttp. The provider's side is our own, because no secret may stay behind in a library's buffers,
 // a request whose first byte was written must never be sent again, and a connection must be known to be clean before the next org

@@ -14,8 +14,9 @@ type refusal struct {
 	status     int
 	code       string
 	detail     string
-	retryAfter int  // seconds; 0: no such header
-	close      bool // the connection cannot be used further
+	retryAfter int    // seconds; 0: no such header
+	close      bool   // the connection cannot be used further
+	head       string // what is wrong with the request's head, in a word, to count it by; empty: nothing is
 }
 
 func (r *refusal) Error() string { return r.code + ": " + r.detail }
@@ -27,13 +28,13 @@ var (
 	refuseAssistantID = &refusal{status: 400, code: "bad_request", detail: "malformed assistant id: 1 to 128 letters, digits or . _ -"}
 	refuseOrgConflict = &refusal{status: 400, code: "org_conflict", detail: "two sources name different orgs: header, assistant, path prefix or listener"}
 	refuseConnect     = &refusal{status: 403, code: "route_forbidden", detail: "CONNECT is not answered; send the request itself to this address", close: true}
-	refuseVersion     = &refusal{status: 400, code: "bad_request", detail: "the HTTP version is neither 1.0 nor 1.1", close: true}
+	refuseVersion     = &refusal{status: 400, code: "bad_request", detail: "the HTTP version is neither 1.0 nor 1.1", close: true, head: "version"}
 	refuseTargetForm  = &refusal{status: 400, code: "bad_request", detail: "the request target is neither a path nor an absolute http URL", close: true}
 	refusePath        = &refusal{status: 400, code: "bad_request", detail: "the path has an empty, \".\" or \"..\" segment, and a rule applies to it"}
 	refuseUpgrade     = &refusal{status: 400, code: "bad_request", detail: "an upgrade to WebSocket cannot have a body, HTTP/1.0 or Connection: close"}
 
 	refuseSlow      = &refusal{status: 400, code: "bad_request", detail: "the request did not arrive in time", close: true}
-	refuseMalformed = &refusal{status: 400, code: "bad_request", detail: "the request is not valid HTTP/1.1, or ended too early", close: true}
+	refuseMalformed = &refusal{status: 400, code: "bad_request", detail: "the request is not valid HTTP/1.1, or ended too early", close: true, head: "malformed"}
 
 	refuseCaller = &refusal{status: 401, code: "caller_unauthenticated", detail: "no rule fits this peer, and no valid caller token came with the request"}
 
@@ -48,7 +49,7 @@ var (
 	refuseAssistant = &refusal{status: 404, code: "unknown_assistant", detail: "no org is mapped to this assistant"}
 
 	refuseBodySize = &refusal{status: 413, code: "body_too_large", detail: "the body is over the configured limit", close: true}
-	refuseHeadSize = &refusal{status: 431, code: "headers_too_large", detail: "the head is over the configured limit", close: true}
+	refuseHeadSize = &refusal{status: 431, code: "headers_too_large", detail: "the head is over the configured limit", close: true, head: "too_long"}
 
 	refuseMissing    = &refusal{status: 424, code: "credential_missing", detail: "the org has no credential with this provider"}
 	refuseInactive   = &refusal{status: 424, code: "credential_inactive", detail: "the org's credential with this provider is disabled"}
@@ -66,6 +67,14 @@ var (
 	refusePanic    = &refusal{status: 500, code: "internal_error", detail: "the sidecar could not handle the request; its log says more", close: true}
 )
 
+// codes are those of all refusals, to count them by.
+var codes = []string{
+	"bad_request", "org_conflict", "org_required", "caller_unauthenticated", "org_forbidden", "provider_forbidden", "route_forbidden", "foreign_account",
+	"secret_route", "browser_request", "host_forbidden", "unknown_upstream", "unknown_assistant", "body_too_large", "headers_too_large",
+	"credential_missing", "credential_inactive", "credential_unreadable", "credential_incomplete", "credential_rejected", "rate_limited", "caller_gone",
+	"internal_error", "upstream_unreachable", "upstream_tls", "upstream_protocol", "upstream_timeout", "store_unavailable", "draining",
+}
+
 // refuseRate is a 429 that says when to come back.
 func refuseRate(seconds int) *refusal {
 	return &refusal{status: 429, code: "rate_limited", detail: "over the caller's rate", retryAfter: max(seconds, 1)}
@@ -80,9 +89,9 @@ func refuseIncompleteField(name string) *refusal {
 
 func refuseHead(e *headError) *refusal {
 	if e.status == fasthttp.StatusRequestHeaderFieldsTooLarge {
-		return &refusal{status: e.status, code: "headers_too_large", detail: e.detail, close: true}
+		return &refusal{status: e.status, code: "headers_too_large", detail: e.detail, close: true, head: e.reason}
 	}
-	return &refusal{status: e.status, code: "bad_request", detail: e.detail, close: true}
+	return &refusal{status: e.status, code: "bad_request", detail: e.detail, close: true, head: e.reason}
 }
 
 // write makes the refusal the answer: RFC 9457 problem+json and the header that tells it from a provider's.

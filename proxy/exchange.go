@@ -167,7 +167,7 @@ func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted
 // successor is what took the place of a credential that the provider rejects: another sidecar may have traded the same refresh token a
 // moment before, was given a new one, and is about to store it. Nil: nothing did.
 func (x *exchanges) successor(row *store.Credential) *store.Credential {
-	const patience, look = time.Second, 50 * time.Millisecond // a change is with every sidecar within the second
+	const patience, look = 3 * time.Second, 50 * time.Millisecond // the other one's question to the provider may take its time; then a change is here within the second
 	for range patience / look {
 		next, _, err := x.p.store.Credential(x.p.ctx, row.Ref)
 		switch {

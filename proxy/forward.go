@@ -29,7 +29,13 @@ func (p *Proxy) forward(c *call) *refusal {
 		return bad
 	}
 	for retried := false; ; {
+		if c.traced {
+			c.beginAttempt()
+		}
 		bad, again := p.exchange(c, retried)
+		if c.traced {
+			c.endAttempt(bad)
+		}
 		switch {
 		case bad == nil:
 		case again && !retried:
@@ -193,10 +199,11 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 			return refuseUnreachable, true
 		}
 	}
+	m := p.measured[c.route.provider]
 	if u.reused {
-		p.stats.Reused.Add(1)
+		m.reused.Add(1)
 	} else {
-		p.stats.Dialled.Add(1)
+		m.dialled.Add(1)
 	}
 	err := c.send(u, now)
 	c.wipe()

@@ -7,7 +7,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // recordBuffer holds one TLS record of the largest size (RFC 8446, section 5.2) and its header.
@@ -56,8 +55,7 @@ func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 		return true
 	}
 	g.peekFn = func(fd uintptr) {
-		// Raw, because it never waits: the scheduler need not know.
-		_, _, g.errno = syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&g.peek)), 1, syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
+		g.errno = peekSocket(fd, &g.peek)
 	}
 	return g
 }

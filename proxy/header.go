@@ -31,6 +31,7 @@ type said struct {
 	authorization, apiKey, googKey []byte
 	origin, fetchSite, upgrade     []byte
 	contentType, contentEncoding   []byte
+	parent, state                  []byte // traceparent and tracestate
 
 	listed  [maxConnOptions][]byte // the names that Connection lists, "close" and "keep-alive" left out
 	nListed int
@@ -42,40 +43,48 @@ type said struct {
 	userAgent bool
 	hostSeen  bool
 	overrides bool // a header asks the provider to take the request for one of another method
+	parents   bool // traceparent stands twice: it says nothing
 	repeated  bool // a Keyward header, or one with a credential, stands twice
 }
 
 // headError says what is wrong with a head, in words for the one who sent it.
 type headError struct {
 	status int
+	reason string // in a word, to count it by
 	detail string
 }
 
 func (e *headError) Error() string { return e.detail }
 
-func badHead(detail string) *headError { return &headError{400, detail} }
+func badHead(reason, detail string) *headError {
+	headReasons = append(headReasons, reason)
+	return &headError{400, reason, detail}
+}
+
+// headReasons are what heads are refused for, as they are counted. It is complete when the program begins.
+var headReasons = []string{"too_many_headers", "too_long", "version", "malformed"}
 
 var (
-	errBareLF       = badHead("a line of the head ends in a bare LF, or holds a bare CR")
-	errFold         = badHead("a header is folded over several lines (obsolete line folding)")
-	errName         = badHead("a header name has a byte that is not allowed in one")
-	errUnderscore   = badHead("a header name with an underscore reads like a sensitive one; write it with hyphens")
-	errValue        = badHead("a header value has a control character")
-	errHostTwice    = badHead("Host stands more than once")
-	errHostMissing  = badHead("Host is missing")
-	errHostBytes    = badHead("Host has a byte that is not allowed in one")
-	errLength       = badHead("Content-Length is not one plain number")
-	errLengthTwice  = badHead("Content-Length stands more than once")
-	errCoding       = badHead("Transfer-Encoding is not exactly \"chunked\"")
-	errLengthCoding = badHead("Content-Length and Transfer-Encoding stand together")
-	errCoding10     = badHead("Transfer-Encoding stands in an HTTP/1.0 request")
-	errTrailers     = badHead("request trailers are not accepted")
-	errExpect       = badHead("Expect is not \"100-continue\"")
-	errRepeated     = badHead("a Keyward header or one with a credential stands more than once")
-	errListed       = badHead("Connection lists too many names")
-	errTarget       = badHead("the request target has a byte that is not allowed in one")
-	errMethod       = badHead("the method is not a token")
-	errTooMany      = &headError{431, "more than 100 headers"}
+	errBareLF       = badHead("bare_line_end", "a line of the head ends in a bare LF, or holds a bare CR")
+	errFold         = badHead("folded_header", "a header is folded over several lines (obsolete line folding)")
+	errName         = badHead("header_name", "a header name has a byte that is not allowed in one")
+	errUnderscore   = badHead("underscore_name", "a header name with an underscore reads like a sensitive one; write it with hyphens")
+	errValue        = badHead("header_value", "a header value has a control character")
+	errHostTwice    = badHead("host_repeated", "Host stands more than once")
+	errHostMissing  = badHead("host_missing", "Host is missing")
+	errHostBytes    = badHead("host_malformed", "Host has a byte that is not allowed in one")
+	errLength       = badHead("content_length", "Content-Length is not one plain number")
+	errLengthTwice  = badHead("content_length_repeated", "Content-Length stands more than once")
+	errCoding       = badHead("transfer_encoding", "Transfer-Encoding is not exactly \"chunked\"")
+	errLengthCoding = badHead("length_and_encoding", "Content-Length and Transfer-Encoding stand together")
+	errCoding10     = badHead("transfer_encoding_in_1_0", "Transfer-Encoding stands in an HTTP/1.0 request")
+	errTrailers     = badHead("trailers", "request trailers are not accepted")
+	errExpect       = badHead("expect", "Expect is not \"100-continue\"")
+	errRepeated     = badHead("credential_repeated", "a Keyward header or one with a credential stands more than once")
+	errListed       = badHead("connection_list", "Connection lists too many names")
+	errTarget       = badHead("target", "the request target has a byte that is not allowed in one")
+	errMethod       = badHead("method", "the method is not a token")
+	errTooMany      = &headError{431, "too_many_headers", "more than 100 headers"}
 )
 
 // scan reads the raw header block, which ends in an empty line, of a request with the given method and target. It keeps nothing of
@@ -171,14 +180,20 @@ func (h *head) note(f field) *headError {
 		switch {
 		case equalFold(f.name, "connection"):
 			return h.list(f.value)
+		case equalFold(f.name, "tracestate"):
+			h.state = f.value
 		case equalFold(f.name, "xi-api-key"):
 			h.once(&h.apiKey, f.value)
 		case equalFold(f.name, "user-agent"):
 			h.userAgent = len(f.value) > 0
 		}
 	case 11:
-		if equalFold(f.name, "keyward-org") {
+		switch {
+		case equalFold(f.name, "keyward-org"):
 			h.once(&h.org, f.value)
+		case equalFold(f.name, "traceparent"):
+			h.parents = h.parent != nil
+			h.parent = orEmpty(f.value)
 		}
 	case 12:
 		if equalFold(f.name, "content-type") {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"github.com/keyward/keyward/trace"
 )
 
 // bytePeer is a provider that allocates nothing: it reads up to the end of a head and writes one answer.
@@ -85,19 +87,16 @@ func quiet(o *Options) { o.Log = o.Log.Output(io.Discard).Level(zerolog.Disabled
 // BenchmarkHit is one caller on a unix socket and a provider on loopback without TLS: what is left is the sidecar's own work and eight
 // system calls.
 func BenchmarkHit(b *testing.B) {
-	for _, logged := range []bool{false, true} {
-		name := "quiet"
-		if logged {
-			name = "logged"
-		}
+	for name, change := range map[string]func(*Options){
+		"quiet":  quiet,
+		"logged": func(o *Options) { o.Log = o.Log.Output(io.Discard) },
+		"everything": func(o *Options) { // one in a hundred is traced
+			o.Log = o.Log.Output(io.Discard)
+			o.Tracer = trace.New(0.01, func(trace.Span) {})
+		},
+	} {
 		b.Run(name, func(b *testing.B) {
-			w := newWorld(b, bytePeer(b), func(o *Options) {
-				if !logged {
-					quiet(o)
-				} else {
-					o.Log = o.Log.Output(io.Discard)
-				}
-			})
+			w := newWorld(b, bytePeer(b), change)
 			do := roundTripper(b, w, hitRequest)
 			do()
 			b.ReportAllocs()

@@ -72,7 +72,7 @@ func (p *Proxy) appendHead(b []byte, c *call, r *provider.Request) []byte {
 	b = append(b, "\r\n"...)
 	for i := range h.fields[:h.n] {
 		f := &h.fields[i]
-		if p.stays(h, f.name) || c.readable && (equalFold(f.name, "accept-encoding") || equalFold(f.name, "range")) {
+		if p.stays(h, f.name) || c.traced && c.retraces(f.name) || c.readable && (equalFold(f.name, "accept-encoding") || equalFold(f.name, "range")) {
 			continue
 		}
 		b = append(b, f.name...)
@@ -82,6 +82,11 @@ func (p *Proxy) appendHead(b []byte, c *call, r *provider.Request) []byte {
 	}
 	if c.readable {
 		b = append(b, "Accept-Encoding: identity\r\n"...)
+	}
+	if c.traced {
+		b = append(b, "traceparent: "...)
+		b = c.attempt().Append(b)
+		b = append(b, "\r\n"...)
 	}
 	if c.route.provider.UserAgent && !h.userAgent {
 		b = append(b, "User-Agent: keyward\r\n"...)

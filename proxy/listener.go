@@ -3,11 +3,13 @@ package proxy
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/keyward/keyward/caller"
 	"golang.org/x/sys/unix"
 )
 
@@ -122,6 +124,13 @@ func (l *Listener) crowded() bool {
 	return open >= l.most
 }
 
+// Full says whether those who connect to l have to wait until somebody else leaves.
+func (p *Proxy) Full(l *Listener) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.listeners, l) && l.crowded()
+}
+
 // descriptorShare is how many connections a listener may take of the descriptors that the process may have: whoever opens all that TCP
 // gives must not keep callers from the unix socket, nor either of them the connections to providers, the store and the log.
 func descriptorShare(isUnix bool) int64 {
@@ -147,18 +156,12 @@ func isShortage(err error) bool {
 	return false
 }
 
-// readPeer asks the kernel who connected (SO_PEERCRED, unix(7)): the credentials of the process at the time of its connect.
+// readPeer asks the kernel who connected: the credentials of the process at the time of its connect.
 func (c *callerConn) readPeer() bool {
 	if c.raw == nil {
 		return false
 	}
-	var cred *unix.Ucred
 	var err error
-	if cerr := c.raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil || err != nil {
-		return false
-	}
-	c.peer.UID, c.peer.GID, c.peer.PID = cred.Uid, cred.Gid, cred.Pid
-	return true
+	cerr := c.raw.Control(func(fd uintptr) { c.peer, err = caller.PeerOf(fd) })
+	return cerr == nil && err == nil
 }

@@ -27,6 +27,9 @@ func (p *Proxy) logDecision(c *call) {
 	if c.conn != nil && c.at.unix {
 		e.Uint32("uid", c.conn.peer.UID).Int32("pid", c.conn.peer.PID)
 	}
+	if c.traced {
+		e.Str("trace_id", c.own.Trace.String())
+	}
 	if len(c.org) > 0 {
 		e.Bytes("org", c.org)
 	}

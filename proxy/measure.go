@@ -11,9 +11,24 @@ import (
 // A measure is what one provider's requests did since the start. Everybody adds to it at once, so it is atomics alone: one addition to
 // one place for each thing that is measured, no lock and no memory.
 type measure struct {
-	requests, errors atomic.Uint64
-	answers, own     histogram
+	requests        atomic.Uint64
+	classes         [Classes]class
+	dialled, reused atomic.Uint64
+	open            atomic.Int64 // connections, idle ones included
 }
+
+// A class is what is measured of the answers of one class: 1xx to 5xx.
+type class struct {
+	ended                  atomic.Uint64
+	answers, own, upstream histogram
+	examples               [examples]atomic.Pointer[Example] // of answers
+}
+
+// Classes is how many classes of answers there are.
+const Classes = 5
+
+// classOf is where an answer of that status is counted.
+func classOf(status int) int { return min(max(status/100-1, 0), Classes-1) }
 
 // A histogram counts durations by their microseconds, in steps of a sixteenth of the power of two below: what is read out of it is right
 // to about 3 %, from 16 µs to hours. (The usual libraries allocate, lock, or are made for one writer.)
@@ -28,6 +43,12 @@ const (
 
 func (h *histogram) record(d time.Duration) {
 	h[bucketOf(uint64(min(max(d, 0), longest).Microseconds()))].Add(1)
+}
+
+func (h *histogram) addTo(d *Durations) {
+	for i := range h {
+		d[i] += h[i].Load()
+	}
 }
 
 // bucketOf is where a number below 2^maxBits is counted.
@@ -74,9 +95,10 @@ func (p *Proxy) Measures(into []Measure) []Measure {
 		m := p.measured[v]
 		into = append(into, Measure{})
 		c := &into[len(into)-1]
-		c.Provider, c.Requests, c.Errors = v.Name, m.requests.Load(), m.errors.Load()
-		for i := range m.answers {
-			c.Answers[i], c.Own[i] = m.answers[i].Load(), m.own[i].Load()
+		c.Provider, c.Requests, c.Errors = v.Name, m.requests.Load(), m.classes[classOf(500)].ended.Load()
+		for k := range m.classes {
+			m.classes[k].answers.addTo(&c.Answers)
+			m.classes[k].own.addTo(&c.Own)
 		}
 	}
 	return into

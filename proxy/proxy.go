@@ -18,6 +18,7 @@ import (
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
+	"github.com/keyward/keyward/trace"
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 )
@@ -30,11 +31,13 @@ type Options struct {
 	Log      zerolog.Logger
 	Requests *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
 	Usage    *store.Usage    // is told which tokens and assistants are used; nil: nobody is
+	Tracer   *trace.Tracer   // nil: nothing is traced
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
 	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
 	Isolate   bool                // no connection to a provider is used for two orgs
+	Pulse     string              // the target of requests of our own that ask whether listeners answer; empty: there are none
 
 	MaxHead     int           // bytes of a request's head; default 32 KiB
 	HeadTimeout time.Duration // from the first byte of a request to the end of its head
@@ -61,6 +64,7 @@ type Proxy struct {
 	rules    atomic.Pointer[caller.Rules]
 	tokens   tokenRules
 	usage    *store.Usage
+	tracer   *trace.Tracer
 	log      zerolog.Logger
 	requests *zerolog.Logger
 
@@ -70,10 +74,15 @@ type Proxy struct {
 	roots    *x509.CertPool
 	anyHost  bool
 	isolate  bool
+	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
 	inflight *inflight
 	measured map[*provider.Provider]*measure
+	unrouted [Classes]atomic.Uint64 // answered before the provider was known
+	refusals counter                // :: code
+	heads    counter                // :: what is wrong with them
+	masked   atomic.Uint64          // answers in which fields were overwritten
 	secrets  map[*provider.Provider]*secretTable
 
 	maxHead int
@@ -96,7 +105,6 @@ type Proxy struct {
 // Stats count what was served since the start.
 type Stats struct {
 	Requests, Refused, Failed, Panics atomic.Int64
-	Dialled, Reused                   atomic.Int64
 	// Exchanges and Echoes leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
 	// credential, and answers in which a provider repeated one.
 	Exchanges, Echoes atomic.Int64
@@ -105,13 +113,14 @@ type Stats struct {
 // New makes a Proxy. It dials nothing yet.
 func New(o Options) (*Proxy, error) {
 	p := &Proxy{
-		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
-		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
+		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
 	if p.secrets, err = newSecretTables(provider.All); err != nil {
 		return nil, err
 	}
+	p.measured = newMeasures(provider.All)
 	if err := p.SetUpstreams(o.Upstreams); err != nil {
 		return nil, err
 	}
@@ -127,7 +136,7 @@ func New(o Options) (*Proxy, error) {
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.inflight = newInflight(provider.All)
-	p.measured = newMeasures(provider.All)
+	p.refusals, p.heads = newCounter(codes...), newCounter(headReasons...)
 	p.minted = newExchanges(p, o.Rotated)
 	p.suspects = o.Suspect
 	p.calls.New = func() any { return &call{p: p} }
@@ -193,6 +202,9 @@ func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
 	next, err := newUpstreams(provider.All, overrides, p.roots)
 	if err != nil {
 		return err
+	}
+	for _, u := range next {
+		u.measure = p.measured[u.provider]
 	}
 	var old []*upstream
 	if before := p.hosts.Load(); before != nil {
@@ -338,6 +350,11 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	conn, _ := ctx.Conn().(*callerConn)
 	c := conn.waiting.Swap(nil) // decided already, before the caller was told to go on
 	if c == nil {
+		if p.pulse != "" && string(ctx.Request.Header.RequestURI()) == p.pulse {
+			ctx.SetStatusCode(fasthttp.StatusNoContent) // nobody else knows it: neither counted nor logged
+			ctx.SetConnectionClose()
+			return
+		}
 		c = p.begin(ctx)
 		defer p.recover(c)
 		if bad := p.decide(c); bad != nil {
@@ -378,6 +395,9 @@ func (p *Proxy) decide(c *call) *refusal {
 	}
 	c.scanned = true
 	h := &c.head
+	if p.tracer != nil {
+		c.follow()
+	}
 	if len(h.method)+len(h.target)+len(raw)+len("  HTTP/1.1\r\n") > p.maxHead {
 		return refuseHeadSize
 	}

@@ -184,6 +184,7 @@ type redactor struct {
 	mask   bool
 	buf    []byte // what was held back, then what was added
 	open   int    // from where on buf is held back
+	hid    bool   // a field of a body that had arrived whole was overwritten
 }
 
 // start makes the redactor ready for a body; the forms have been learnt when the request was built.
@@ -197,10 +198,13 @@ func (r *redactor) start(fields *mask.Fields) {
 // whole is for a body that has arrived as a whole: it is changed in place.
 func (r *redactor) whole(body []byte, fields *mask.Fields) {
 	if fields != nil {
-		fields.Overwrite(body)
+		r.hid = fields.Overwrite(body)
 	}
 	r.forms.overwrite(body)
 }
+
+// masked says whether a field's value was overwritten.
+func (r *redactor) masked() bool { return r.hid || r.mask && r.masker.Found }
 
 // feed takes the next piece and returns what can be sent: in memory of the redactor's, valid until the next call. last: nothing follows.
 func (r *redactor) feed(p []byte, last bool) []byte {

@@ -50,6 +50,7 @@ func (p *Proxy) reply(c *call) *refusal {
 		if text {
 			c.red.whole(resp.Body(), c.mask)
 		}
+		c.countMasked()
 		_, _ = c.up.br.Discard(length)
 		c.received = int64(length)
 		c.answer.complete = true
@@ -156,9 +157,13 @@ func (c *call) mark(h *fasthttp.ResponseHeader) {
 	h.SetBytesV("Keyward-Request-Id", c.id[:])
 	took := time.Since(c.start)
 	own := max(took-c.waited, 0)
-	m := c.p.measured[c.route.provider]
+	m := &c.p.measured[c.route.provider].classes[classOf(c.status)]
 	m.answers.record(took)
 	m.own.record(own)
+	m.upstream.record(c.waited)
+	if c.traced {
+		m.examples[exampleOf(took)].Store(&Example{Took: took, At: time.Now(), Trace: c.own})
+	}
 	b := append(c.basic[:0], "keyward;dur="...)
 	b = appendMillis(b, own)
 	b = append(b, ", upstream;dur="...)
@@ -459,6 +464,9 @@ func (a *answer) free() {
 		a.keep = false // the answer is complete, the request is not
 	}
 	_ = c.stopUpload()
+	if a.red != nil {
+		c.countMasked()
+	}
 	if c.red.forms.found {
 		// What the connection has read holds the secret in clear: it is not used again, and the collector overwrites it soon (see Echoes).
 		a.keep = false
@@ -470,6 +478,13 @@ func (a *answer) free() {
 		_ = c.up.Close()
 	}
 	c.up = nil
+}
+
+// countMasked counts an answer in which fields were overwritten.
+func (c *call) countMasked() {
+	if c.red.masked() {
+		c.p.masked.Add(1)
+	}
 }
 
 // unhex is the value of a hex digit, or -1.

@@ -13,10 +13,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyward/keyward/provider"
-	"golang.org/x/sys/unix"
 )
 
 // How long each step towards a provider may take, and how many idle connections are kept to each host.
@@ -33,8 +33,9 @@ const (
 // each host in the providers' tables, and nothing else is ever dialled.
 type upstream struct {
 	provider *provider.Provider
-	host     string // as sent in Host
-	own      bool   // only Keyward itself calls it
+	measure  *measure // of the provider; nil: nobody counts
+	host     string   // as sent in Host
+	own      bool     // only Keyward itself calls it
 
 	address string      // dialled: "host:port"
 	tls     *tls.Config // nil: plain HTTP, which only an override to loopback can be
@@ -58,6 +59,7 @@ type upstreamConn struct {
 	more     bool      // the last read filled its buffer: see Read
 	renewed  time.Time // when the write deadline was last moved
 	one      [1]byte
+	closed   atomic.Bool
 }
 
 // newUpstreams makes an upstream for each host that any provider has. overrides send what is meant for a host elsewhere; roots are
@@ -235,6 +237,9 @@ func (u *upstream) dial(ctx context.Context) (*upstreamConn, error) {
 	c.guard.wrote = false
 	c.br = bufio.NewReaderSize(c, readBuffer)
 	made = true
+	if u.measure != nil {
+		u.measure.open.Add(1)
+	}
 	return c, nil
 }
 
@@ -247,7 +252,12 @@ func (c *upstreamConn) writesUntil(now time.Time, idle time.Duration) {
 }
 
 // Close closes without a TLS farewell: it could block, and the connection is done with.
-func (c *upstreamConn) Close() error { return quietly(c.guard.Conn) }
+func (c *upstreamConn) Close() error {
+	if !c.closed.Swap(true) && c.to.measure != nil {
+		c.to.measure.open.Add(-1)
+	}
+	return quietly(c.guard.Conn)
+}
 
 // A tlsError is a handshake that failed: the certificate, or TLS itself.
 type tlsError struct{ error }
@@ -261,7 +271,7 @@ func setUserTimeout(c net.Conn) {
 	}
 	if raw, err := tcp.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
+			limitUnacknowledged(int(fd), userTimeout)
 		})
 	}
 }

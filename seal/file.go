@@ -37,7 +37,7 @@ func (k *Keyring) WriteFile(path string) error {
 	return nil
 }
 
-// ReadFile reads a file that nobody but its owner may read. What is checked is what was opened. Its errors do not name the path.
+// ReadFile reads a file that nobody but its owner may read (see private). What is checked is what was opened. Its errors do not name the path.
 func ReadFile(path string) ([]byte, error) {
 	// A pipe would block for ever without O_NONBLOCK; to a file it means nothing.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -51,7 +51,7 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, cause(err)
 	case !st.Mode().IsRegular():
 		return nil, errors.New("it is not a file")
-	case st.Mode().Perm()&0o077 != 0:
+	case !private(st.Mode().Perm(), st.Sys().(*syscall.Stat_t).Uid, os.Geteuid()):
 		return nil, fmt.Errorf("its mode %04o lets others at the key: chmod 600 %s", st.Mode().Perm(), path)
 	case st.Size() > maxKeyset:
 		return nil, fmt.Errorf("it has %d bytes; a keyset has at most %d", st.Size(), maxKeyset)
@@ -63,6 +63,16 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, cause(err)
 	}
 	return text[:n], nil
+}
+
+// private says whether others are kept from a file of that mode. One that root owns may be read by its group too, unless root itself is who
+// reads: that is how service managers and orchestrators hand a secret to a program without rights (systemd's LoadCredential= by an access
+// list, whose mask stands in the group's place in the mode; Kubernetes by fsGroup), and what PostgreSQL allows for a server's key.
+func private(perm fs.FileMode, owner uint32, reader int) bool {
+	if owner == 0 && reader != 0 {
+		return perm&0o037 == 0
+	}
+	return perm&0o077 == 0
 }
 
 // CreateFile writes a file that only its owner may read, never over an existing one (os.ErrExist), whole and on the disk, or not at all.

@@ -102,6 +102,30 @@ func TestModes(t *testing.T) {
 	}
 }
 
+func TestGroupMayReadWhatRootHandsOver(t *testing.T) {
+	const root, app = 0, 65532
+	for _, tc := range []struct {
+		mode   os.FileMode
+		owner  uint32
+		reader int
+		want   bool
+	}{
+		{0o440, root, app, true},
+		{0o640, root, app, true},
+		{0o400, root, app, true},
+		{0o440, root, root, false}, // who could be handed nothing
+		{0o440, app, app, false},   // its own group is everybody that it shares a file with
+		{0o660, root, app, false},
+		{0o450, root, app, false},
+		{0o444, root, app, false},
+		{0o441, root, app, false},
+	} {
+		if got := private(tc.mode, tc.owner, tc.reader); got != tc.want {
+			t.Errorf("mode %04o, owned by uid %d, read by uid %d: %v", tc.mode, tc.owner, tc.reader, got)
+		}
+	}
+}
+
 func TestBadSources(t *testing.T) {
 	const key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="
 	pipe := filepath.Join(t.TempDir(), "pipe")

@@ -49,7 +49,7 @@ max_client_conn = 500
 	ok(t, os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o644))
 	ok(t, os.WriteFile(filepath.Join(dir, "users"), []byte("\"keyward_app\" \"\"\n\"keyward_owner\" \"\"\n\"keyward\" \"\"\n"), 0o644))
 	cmd := exec.Command(program, filepath.Join(dir, "config"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = endsWithUs()
 	if os.Geteuid() == 0 { // which it refuses to run as; the server's socket is its user's
 		who, err := user.Lookup("postgres")
 		ok(t, err)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"time"
 )
 
 const (
@@ -10,6 +11,7 @@ const (
 	countOrgs        = "SELECT count(*) FROM (SELECT DISTINCT org_id FROM org_credentials) AS o"
 	countPending     = "SELECT count(*) FROM webhook_deliveries WHERE state = 'pending'"
 	countDead        = "SELECT count(*) FROM webhook_deliveries WHERE state = 'dead'"
+	oldestPending    = "SELECT min(created_at) FROM webhook_deliveries WHERE state = 'pending'"
 )
 
 // Counts are how much of everything is stored.
@@ -48,4 +50,24 @@ func (d *DB) Counts(ctx context.Context) (c Counts, err error) {
 		return nil
 	})
 	return c, err
+}
+
+// A Backlog is what the app has not taken.
+type Backlog struct {
+	Pending, Dead int64
+	Oldest        time.Time // when the oldest of the pending was accepted; zero: none is pending
+}
+
+// Backlog counts webhooks of all orgs and sidecars.
+func (d *DB) Backlog(ctx context.Context) (b Backlog, err error) {
+	err = d.read(ctx, listTimeout, func(ctx context.Context) error {
+		b = Backlog{}
+		for query, into := range map[string]any{countPending: &b.Pending, countDead: &b.Dead, oldestPending: micro{&b.Oldest}} {
+			if err := d.r.QueryRowContext(ctx, query).Scan(into); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return b, err
 }

@@ -42,6 +42,7 @@ type DB struct {
 	lite   *lite   // what only SQLite has; nil on PostgreSQL
 	pg     *pg     // what only PostgreSQL has; nil on SQLite
 	joint  joint   // writes that share a transaction
+	stats  Stats
 
 	// The statements that serve requests, prepared at their first use on SQLite.
 	credential, assistant, token hot
@@ -154,6 +155,25 @@ func (h *hot) close() {
 	}
 }
 
+// Stats count what the store was asked since it was opened.
+type Stats struct {
+	Reads, Writes                       atomic.Int64 // that it answered, with an error perhaps; several queries that belong together are one
+	ReadsUnavailable, WritesUnavailable atomic.Int64 // that it could not be reached for
+}
+
+// Stats are the store's counters.
+func (d *DB) Stats() *Stats { return &d.stats }
+
+// counted counts a call by how it ended.
+func counted(answered, unavailable *atomic.Int64, err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		unavailable.Add(1)
+	} else {
+		answered.Add(1)
+	}
+	return err
+}
+
 // read runs queries that may run again. They see the rows of the org that ctx is for, or everybody's.
 func (d *DB) read(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(forEvery(ctx), limit)
@@ -161,7 +181,7 @@ func (d *DB) read(ctx context.Context, limit time.Duration, ask func(context.Con
 	for attempt := 1; ; attempt++ {
 		err := ask(bounded)
 		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !connectionLost(err) {
-			return failure(ctx, bounded, err)
+			return counted(&d.stats.Reads, &d.stats.ReadsUnavailable, failure(ctx, bounded, err))
 		}
 	}
 }
@@ -239,7 +259,7 @@ func (d *DB) writeAs(ctx context.Context, relaxed bool, change func(*tx) error) 
 		begun, err := d.writeOnce(bounded, relaxed, change)
 		again := deadlocked(err) || !begun && connectionLost(err)
 		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !again {
-			return failure(ctx, bounded, err)
+			return counted(&d.stats.Writes, &d.stats.WritesUnavailable, failure(ctx, bounded, err))
 		}
 	}
 }

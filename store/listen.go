@@ -87,7 +87,7 @@ func (l *listener) run(ctx context.Context, live func()) (err error) {
 		return err
 	}
 	l.d.announceTo(l.w, Change{}) // anything may have happened before
-	l.w.beat.Store(asked)
+	l.w.prove(asked)
 	live()
 
 	// A round trip on this connection proves that what was committed before it has arrived: the server sends notifications first.
@@ -102,7 +102,7 @@ func (l *listener) run(ctx context.Context, live func()) (err error) {
 		if err := l.exec(ctx, "-- still there?"); err != nil {
 			return err
 		}
-		l.w.beat.Store(asked)
+		l.w.prove(asked)
 		next = time.Now().Add(beatEvery)
 	}
 }

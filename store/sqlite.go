@@ -244,7 +244,7 @@ func (d *DB) poll(ctx context.Context, w *watcher) {
 				d.log.Info().Msg("the store's change feed is live again")
 			}
 			gap, lost = false, false
-			w.beat.Store(asked)
+			w.prove(asked)
 		case ctx.Err() == nil:
 			if !lost {
 				d.log.Warn().Err(err).Msg("the store's change feed is down; cached values are checked with the store before use")

@@ -18,8 +18,15 @@ const dead = -1
 
 // A watcher is one Watch call.
 type watcher struct {
-	fn   func(Change)
-	beat atomic.Int64 // everything that was committed before this moment (nanoseconds of the DB's clock) has been announced; or dead
+	fn    func(Change)
+	proof atomic.Int64 // what beat was last, but for dead; 0: it never was anything else
+	beat  atomic.Int64 // everything that was committed before this moment (nanoseconds of the DB's clock) has been announced; or dead
+}
+
+// prove notes that everything that was committed before a moment has been announced.
+func (w *watcher) prove(at int64) {
+	w.beat.Store(at)
+	w.proof.Store(at)
 }
 
 // Watch calls fn for every Change until ctx ends or the DB is closed. After any gap, the first connection included, it calls fn(Change{}):
@@ -98,6 +105,15 @@ func (d *DB) FeedAge() (age time.Duration, live bool) {
 		age = max(age, time.Duration(now-beat))
 	}
 	return age, len(all) > 0
+}
+
+// FeedProof is how long ago that was last proven, also while the feed is down; if it never was, since the store was opened.
+func (d *DB) FeedProof() (age time.Duration) {
+	now := d.now()
+	for _, w := range *d.watchers.Load() {
+		age = max(age, time.Duration(now-w.proof.Load()))
+	}
+	return age
 }
 
 // now is the moment on the DB's own clock, which nobody sets.

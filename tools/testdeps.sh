@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, Chromium, curl, nginx and HAProxy as providers
-# whose HTTP parsers are not Go's, a C compiler for the race detector, zsh, fish and mandoc. What is missing is installed where that is allowed (root, apt-get): from
+# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector, zsh, fish and mandoc. What is missing is installed where that is allowed (root, apt-get): from
 # Debian's packages, and Node from npm where Debian's is too old for the
 # SDKs. Elsewhere this says what to install, and how to do without.
 set -euo pipefail
@@ -44,6 +44,7 @@ has_cc || missing+=(gcc libc6-dev)
 optional=()
 PATH=$PATH:/usr/sbin has nginx || optional+=(nginx)
 PATH=$PATH:/usr/sbin has haproxy || optional+=(haproxy)
+has systemd-analyze || optional+=(systemd) # which checks the units
 # Whose completion and whose reading of the manual are tested.
 for p in zsh fish mandoc; do has "$p" || optional+=("$p"); done
 

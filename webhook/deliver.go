@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -24,15 +25,24 @@ const (
 
 // deliver sends a delivery to its target once. Nil means that the app took it: any 2xx. Redirects are not followed, and are a failure:
 // where webhooks go is said by the configuration alone. The error says what went wrong in words that may be stored and shown.
-func (q *Queue) deliver(ctx context.Context, d *store.Delivery) error {
+func (q *Queue) deliver(ctx context.Context, d *store.Delivery) (err error) {
 	to, err := parseTarget(d.Target)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.o.Timeout)
 	defer cancel()
+	header := deliveryHeader(d)
+	if span, traced := q.follow(d); traced {
+		for name := range header {
+			if is([]byte(name), "traceparent") {
+				header[name] = []string{string(span.Own.Append(nil))}
+			}
+		}
+		defer func() { q.delivered(span, err) }()
+	}
 	req := (&http.Request{
-		Method: d.Method, URL: to.url(d.RawQuery), Host: to.host, Header: deliveryHeader(d),
+		Method: d.Method, URL: to.url(d.RawQuery), Host: to.host, Header: header,
 		Body: io.NopCloser(bytes.NewReader(d.Body)), ContentLength: int64(len(d.Body)),
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Body)), nil },
 	}).WithContext(ctx)
@@ -72,11 +82,8 @@ func (s *Server) Target(provider, org string) string {
 // deliveryHeader is what was stored, as it was written, and the id.
 func deliveryHeader(d *store.Delivery) http.Header {
 	h := http.Header{"User-Agent": nil} // Go would add its own
-	for rest := d.Header; len(rest) > 0; {
-		line, after, _ := bytes.Cut(rest, []byte("\r\n"))
-		rest = after
-		name, value, ok := bytes.Cut(line, []byte(": "))
-		if !ok || is(name, "keyward-delivery-id") {
+	for name, value := range headers(d) {
+		if is(name, "keyward-delivery-id") {
 			continue
 		}
 		key := string(name)
@@ -87,6 +94,19 @@ func deliveryHeader(d *store.Delivery) http.Header {
 	}
 	h["Keyward-Delivery-Id"] = []string{d.ID}
 	return h
+}
+
+// headers are the lines that were stored.
+func headers(d *store.Delivery) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		for rest := d.Header; len(rest) > 0; {
+			line, after, _ := bytes.Cut(rest, []byte("\r\n"))
+			rest = after
+			if name, value, ok := bytes.Cut(line, []byte(": ")); ok && !yield(name, value) {
+				return
+			}
+		}
+	}
 }
 
 // why says what went wrong without the URL and without what the app sent.

@@ -73,6 +73,7 @@ func isDown(err error) bool { return err != nil && !errors.Is(err, store.ErrNotF
 // refuse answers with a refusal and ends the call.
 func (c *call) refuse(r *refusal) {
 	c.s.stats.Refused.Add(1)
+	c.s.refusals.add(r.code, c.reason)
 	if r.status >= 500 {
 		c.s.stats.Failed.Add(1)
 		c.unclaim()

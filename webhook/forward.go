@@ -88,6 +88,7 @@ func (s *Server) accept(c *call, route *parsedRoute, key string, until time.Time
 	resp := &c.ctx.Response
 	if duplicate {
 		s.stats.Duplicates.Add(1)
+		c.duplicate = true
 		resp.Header.Set("Keyward-Duplicate", "true")
 	} else {
 		s.stats.Accepted.Add(1)
@@ -138,7 +139,7 @@ var hopByHop = []string{
 func (c *call) forwarded() []field {
 	var all []field
 	for _, f := range c.head.fields {
-		if !c.drops(f.name) {
+		if !c.drops(f.name) && !(c.traced && c.retraces(f.name)) {
 			all = append(all, f)
 		}
 	}
@@ -152,6 +153,9 @@ func (c *call) forwarded() []field {
 	add("Keyward-Provider", c.source.provider.Name)
 	add("Keyward-Verified", "true")
 	add("Keyward-Request-Id", c.id)
+	if c.traced {
+		add("traceparent", c.onward())
+	}
 	return all
 }
 
@@ -199,6 +203,7 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 	if len(c.message.body) == 0 {
 		req.Body, req.GetBody = http.NoBody, nil
 	}
+	c.asks()
 	for _, f := range c.forwarded() {
 		name := string(f.name) // as written: case is kept
 		if is(f.name, "user-agent") {
@@ -209,8 +214,11 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 	resp, err := s.targets.to(route.to).RoundTrip(req) //nolint:bodyclose // redirects are answers; the answer's body is closed where it has been sent, by a.end
 	if err != nil {
 		a.end()
-		return a.refusal(err)
+		bad := a.refusal(err)
+		c.answered(0, bad)
+		return bad
 	}
+	c.answered(resp.StatusCode, nil)
 	a.body = resp.Body
 	if resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode < 200 {
 		a.end()
@@ -366,7 +374,7 @@ func (a *answer) WriteTo(io.Writer) (total int64, err error) {
 
 // cut makes sure that a cut answer cannot be taken for a whole one.
 func (a *answer) cut(err error) error {
-	a.c.code = "answer_cut"
+	a.c.code = codeCut
 	a.c.conn.reset()
 	return err
 }

@@ -41,7 +41,7 @@ func (s *Server) serveListener(nl net.Listener) error {
 func (l *listener) Accept() (net.Conn, error) {
 	const look = 5 * time.Millisecond
 	for wait := look; ; {
-		for l.s.conns.count() >= l.s.o.MaxConns && l.s.o.MaxConns > 0 && !l.shut.Load() && !l.last.Load() {
+		for l.s.Full() && !l.shut.Load() && !l.last.Load() {
 			time.Sleep(look) // more wait in the kernel's queue
 		}
 		nc, err := l.Listener.Accept()
@@ -63,6 +63,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		return c, nil
 	}
 }
+
+// Full says whether those who connect have to wait until somebody else leaves.
+func (s *Server) Full() bool { return s.o.MaxConns > 0 && s.conns.count() >= s.o.MaxConns }
 
 // finish stops accepting, but for who has connected already.
 func (l *listener) finish() {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
+	"github.com/keyward/keyward/trace"
 )
 
 // QueueOptions are what a Queue works with. Zero values mean the defaults.
@@ -22,6 +23,8 @@ type QueueOptions struct {
 	Store *store.DB
 	Keys  *seal.Keyring // seals what waits in the store, and opens it
 	Log   zerolog.Logger
+
+	Tracer *trace.Tracer // nil: nothing is traced
 
 	Attempts   int           // before a delivery is dead; default 12
 	Backoff    time.Duration // before the second attempt, doubling from then on; default 1s
@@ -63,7 +66,7 @@ type Queue struct {
 	busy     map[string]int      // :: target → attempts under way
 }
 
-// QueueStats count attempts since the start.
+// QueueStats count attempts since the start: those that the app took, those that are tried again, and the last ones that failed.
 type QueueStats struct {
 	Delivered, Failed, Dead, UnderWay atomic.Int64
 }
@@ -248,7 +251,6 @@ func (q *Queue) attempt(d *store.Delivery) (retry time.Duration) {
 	case d.Attempts >= q.o.Attempts, errors.Is(err, errOpen):
 		o = store.Outcome{State: store.Dead, Problem: err.Error()}
 		ev, what = q.o.Log.Error(), "webhook dead: the last attempt failed; it is kept, and keyward webhooks redeliver sends it again"
-		q.stats.Failed.Add(1)
 		q.stats.Dead.Add(1)
 	default:
 		retry = backoff(d.Attempts, q.o.Backoff, q.o.BackoffMax)

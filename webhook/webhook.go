@@ -16,6 +16,8 @@
 //	claims.go         and to each only once, whatever dies meanwhile
 //	queue.go, deliver.go  what is acknowledged at once and delivered with retries
 //	sealed.go         and is sealed while it waits
+//	tracing.go        those that are followed across programs
+//	numbers.go        what became of them all
 //	errors.go         the answers that are Keyward's own
 //
 // Nothing in a delivery is trusted before it verifies, except for the choice of the secret. Who cannot be verified learns nothing but that,
@@ -40,6 +42,7 @@ import (
 
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
+	"github.com/keyward/keyward/trace"
 )
 
 // Options are what a Server needs. Zero durations and sizes mean the defaults of the command line.
@@ -48,6 +51,8 @@ type Options struct {
 	Keys  *seal.Keyring // opens what the store holds
 	Log   zerolog.Logger
 	Usage *store.Usage // is told which assistants are used; nil: nobody is
+
+	Tracer *trace.Tracer // nil: nothing is traced
 
 	// AccountOwner is the store's: the org that an account id belongs to, store.ErrNotFound if none.
 	AccountOwner func(ctx context.Context, provider, field, id string) (org string, err error)
@@ -60,6 +65,7 @@ type Options struct {
 
 	PublicURL string // the listener as providers see it; empty: https:// and the request's Host
 	Routes    []Route
+	Pulse     string // the target of requests of our own that ask whether listeners answer; empty: there are none
 
 	MaxBody     int64         // bytes; default 25 MiB
 	MaxHead     int           // bytes; default 32 KiB
@@ -89,6 +95,8 @@ type Server struct {
 	draining atomic.Bool
 	conns    connections
 	stats    Stats
+
+	outcomes, verifieds, refusals tally
 
 	mu        sync.Mutex
 	listeners []*listener // that are being served
@@ -214,7 +222,10 @@ type call struct {
 	status    int
 	code      string
 	synced    bool
-	once      sync.Once
+	duplicate bool // it was accepted before
+	traced    bool
+	tracing
+	once sync.Once
 }
 
 func (s *Server) begin(ctx *fasthttp.RequestCtx) *call {
@@ -230,6 +241,11 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx) *call {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	c, _ := ctx.UserValue(expected{}).(*call) // looked at already, before the sender was told to go on
 	if c == nil {
+		if s.o.Pulse != "" && string(ctx.Request.Header.RequestURI()) == s.o.Pulse {
+			ctx.SetStatusCode(fasthttp.StatusNoContent) // nobody else knows it: neither counted nor logged
+			ctx.SetConnectionClose()
+			return
+		}
 		c = s.begin(ctx)
 		defer s.recover(c)
 		if bad := s.look(c); bad != nil {
@@ -324,6 +340,7 @@ func (s *Server) take(c *call) *refusal {
 	c.source.read(&c.said, &c.message)
 	c.said.tidy()
 	v, bad := s.verify(c)
+	c.follow()
 	if bad != nil {
 		return bad
 	}
@@ -354,7 +371,11 @@ func (s *Server) level(since time.Time) {
 func (c *call) finish() {
 	c.once.Do(func() {
 		c.s.release(c)
+		c.count()
 		c.logDecision()
+		if c.traced {
+			c.recordSpan()
+		}
 	})
 }
 
@@ -373,6 +394,9 @@ func (c *call) logDecision() {
 	}
 	if c.reason != "" {
 		e.Str("reason", c.reason)
+	}
+	if c.traced {
+		e.Str("trace_id", c.own.Trace.String())
 	}
 	if c.source != nil {
 		e.Str("provider", c.source.provider.Name)

@@ -142,6 +142,8 @@ func TestWait(t *testing.T) {
 		return nil
 	}})
 	b.fails(exitFailed, "still opening", "", "wait", "--max", "200ms")
+	b.ok("", "wait", "--alive", "--max", "10s") // ready or not
+	isFailure(t, runCommand("", "wait", "--alive", "--run-dir", t.TempDir(), "--max", "100ms"), exitFailed, "no sidecar")
 	time.AfterFunc(300*time.Millisecond, func() { ready.Store(true) })
 	if out := b.ok("", "wait", "--max", "10s"); out != "" {
 		t.Errorf("%q", out)

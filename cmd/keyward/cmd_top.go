@@ -147,14 +147,14 @@ func keys(in io.Reader, stop func()) (restore func()) {
 		return func() {}
 	}
 	fd := int(f.Fd())
-	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	before, err := unix.IoctlGetTermios(fd, getTerminal)
 	if err != nil {
 		return func() {}
 	}
 	raw := *before
 	raw.Lflag &^= unix.ICANON | unix.ECHO // Ctrl-C stays a signal
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-	if unix.IoctlSetTermios(fd, unix.TCSETS, &raw) != nil {
+	if unix.IoctlSetTermios(fd, setTerminal, &raw) != nil {
 		return func() {}
 	}
 	var over atomic.Bool
@@ -176,7 +176,7 @@ func keys(in io.Reader, stop func()) (restore func()) {
 	return func() {
 		over.Store(true)
 		reader.Wait()
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, before)
+		_ = unix.IoctlSetTermios(fd, setTerminal, before)
 	}
 }
 

@@ -13,10 +13,11 @@ import (
 // waitPause is the time between two questions.
 const waitPause = 50 * time.Millisecond
 
-// cmdWait asks /readyz until it is well. A sidecar that is not there yet is the reason to wait; one that will not talk to us is not.
+// cmdWait asks /readyz, or /healthz, until it is well. A sidecar that is not there yet is the reason to wait; one that will not talk to us is not.
 func cmdWait(ctx context.Context, f *flags, args []string, _ stdio) error {
 	s := reach(f)
 	longest := f.Duration("max", time.Minute, "the longest `TIME` to wait")
+	alive := f.Bool("alive", false, "be content with a sidecar that answers, ready or not: for a liveness probe")
 	if err := f.parse(args); err != nil {
 		return err
 	}
@@ -27,7 +28,11 @@ func cmdWait(ctx context.Context, f *flags, args []string, _ stdio) error {
 
 	last := fmt.Errorf("it was not asked")
 	for {
-		ready, says, err := client.Ready(ctx)
+		ask := client.Ready
+		if *alive {
+			ask = client.Alive
+		}
+		ready, says, err := ask(ctx)
 		var problem *admin.Problem
 		switch {
 		case ready:

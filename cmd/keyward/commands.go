@@ -43,7 +43,7 @@ func commands() []command {
 	return []command{
 		{"serve", "run the sidecar", serveExample, cmdServe},
 		{"doctor", "check configuration, keys, store, sockets, listeners and upstreams, and say what to mend; takes what serve takes", doctorExample, cmdDoctor},
-		{"wait", "block until the sidecar is ready", "keyward wait --run-dir .keyward --max 30s", cmdWait},
+		{"wait", "block until the sidecar is ready", "keyward wait --run-dir .keyward --max 30s\nkeyward wait --alive --max 2s", cmdWait},
 
 		{"credentials set", "set an org's credential; its fields are read as JSON from stdin or a file", credentialsSetExample, cmdCredentialsSet},
 		{"credentials list", "list credentials, masked", "keyward credentials list --org acme\nkeyward credentials list --json", cmdCredentialsList},

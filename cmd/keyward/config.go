@@ -16,7 +16,7 @@ import (
 	"github.com/keyward/keyward/caller"
 )
 
-//go:generate go test -run ^TestFlagReference$ . -update-reference
+//go:generate go test -run "^(TestFlagReference|TestMetricsReference)$" . -update-reference
 
 // A Config is what serve runs with. The fields' tags are the flags: names, defaults, help and the reference in the docs all come from
 // them. After loadConfig every field has its final value, but with --dev, which chooses folders of its own and calls resolve again.
@@ -72,7 +72,8 @@ type Config struct {
 
 	LogLevel     string        `flag:"log-level" arg:"LEVEL" default:"info" section:"Running" reload:"yes" help:"trace, debug, info, warn or error"`
 	LogFormat    string        `flag:"log-format" arg:"FORMAT" default:"" shown:"json; console on a terminal" help:"json or console"`
-	OTLPEndpoint string        `flag:"otlp-endpoint" arg:"URL" default:"" help:"traces and metrics over OTLP"`
+	OTLPEndpoint string        `flag:"otlp-endpoint" arg:"URL" default:"" help:"OpenTelemetry collector that traces and metrics are sent to, over OTLP/HTTP, as http://127.0.0.1:4318; plain http only to loopback, or with --allow-remote; empty: nothing is sent"`
+	TraceRatio   share         `flag:"trace-ratio" arg:"SHARE" default:"0.01" help:"with --otlp-endpoint: the share of requests and webhooks that are traced, from 0 to 1; who sends a traceparent header decides for himself"`
 	Debug        bool          `flag:"debug" help:"profiles under /debug/pprof on the admin socket"`
 	CPUProfile   string        `flag:"cpuprofile" arg:"FILE" default:"" help:"write a CPU profile of the whole run to this file"`
 	DrainTimeout time.Duration `flag:"drain-timeout" arg:"TIME" default:"30s" help:"on SIGTERM: the longest that requests in flight may take to finish"`

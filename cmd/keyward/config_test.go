@@ -134,7 +134,7 @@ func TestPrecedence(t *testing.T) {
 
 // Every flag of serve is read from its variable and from its key.
 func TestEveryFlagHasVariableAndKey(t *testing.T) {
-	values := map[string]string{"bool": "true", "int": "77", "duration": "77s", "size": "77KiB", "mode": "0600", "stringArray": "api.vapi.ai=https://77.example"}
+	values := map[string]string{"bool": "true", "int": "77", "duration": "77s", "size": "77KiB", "mode": "0600", "share": "0.77", "stringArray": "api.vapi.ai=https://77.example"}
 	newServeFlags(&Config{}).VisitAll(func(flag *pflag.Flag) {
 		value := values[flag.Value.Type()]
 		if value == "" {

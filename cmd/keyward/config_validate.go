@@ -19,7 +19,7 @@ import (
 )
 
 // notYet are the flags whose feature this version does not have: any value but the default is refused, never ignored.
-var notYet = []string{"intercept", "intercept-passthrough", "otlp-endpoint"}
+var notYet = []string{"intercept", "intercept-passthrough"}
 
 var (
 	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
@@ -45,6 +45,7 @@ func (c *Config) validate(k Known, p *problems) {
 	c.checkNumbers(p)
 	c.checkWebhooks(k, p)
 	c.checkGoogle(p)
+	c.checkCollector(p)
 	if len(c.Callers) > 0 {
 		_, err := caller.Compile(c.Callers, k.Providers, nil)
 		var found problems
@@ -289,6 +290,28 @@ func checkTarget(s string) error {
 		return errors.New("the URL must not hold a user or password")
 	}
 	return nil
+}
+
+// checkCollector checks where telemetry goes. The URL is not quoted: it may hold a password.
+func (c *Config) checkCollector(p *problems) {
+	at := c.flags.at("otlp-endpoint")
+	if c.OTLPEndpoint == "" {
+		if c.isSet("trace-ratio") && c.TraceRatio > 0 {
+			p.addf("%s: is nothing without --otlp-endpoint, which traces are sent to", c.flags.at("trace-ratio"))
+		}
+		return
+	}
+	u, err := url.Parse(c.OTLPEndpoint)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
+		p.addf("%s: must be a URL, as http://127.0.0.1:4318 or https://collector.example; /v1/traces and /v1/metrics are added to it", at)
+	case u.User != nil:
+		p.addf("%s: the URL must not hold a user or password; headers come from OTEL_EXPORTER_OTLP_HEADERS", at)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		p.addf("%s: the URL must not have a query or fragment; /v1/traces and /v1/metrics are added to it", at)
+	case u.Scheme == "http" && !isLoopback(u.Hostname()) && !c.AllowRemote:
+		p.addf("%s: plain http would show orgs and paths to the network; use https, a loopback address, or --allow-remote if the network may see them", at)
+	}
 }
 
 // checkGoogle checks what consents are asked for with. The secret is not quoted.

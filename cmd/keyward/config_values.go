@@ -23,6 +23,8 @@ func wanted(flag *pflag.Flag) string {
 		return "a duration, as 500ms, 30s, 5m or 1h30m"
 	case "size":
 		return "a size in bytes, as 32768, 32KiB, 25MiB or 1GiB"
+	case "share":
+		return "a share from 0 to 1, as 0.01"
 	case "mode":
 		return "an octal file mode, as 0660"
 	}
@@ -40,6 +42,21 @@ func argument(flag *pflag.Flag) (name, help string) {
 	}
 	return name, help
 }
+
+// A share is a part of all, from 0 to 1.
+type share float64
+
+func (s *share) Set(text string) error {
+	f, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	if err != nil || !(f >= 0 && f <= 1) {
+		return errors.New("not a share")
+	}
+	*s = share(f)
+	return nil
+}
+
+func (s *share) String() string { return strconv.FormatFloat(float64(*s), 'g', -1, 64) }
+func (s *share) Type() string   { return "share" }
 
 // A size is a number of bytes.
 type size int64

@@ -59,7 +59,8 @@ func fingerprintOf(path string) fingerprint {
 		return fingerprint{}
 	}
 	s := st.Sys().(*syscall.Stat_t)
-	return fingerprint{uint64(s.Dev), s.Ino, s.Size, s.Mtim.Nano(), s.Ctim.Nano()} //nolint:unconvert // other platforms' types differ
+	mtim, ctim := changedAt(s)
+	return fingerprint{uint64(s.Dev), s.Ino, s.Size, mtim, ctim} //nolint:unconvert // other platforms' types differ
 }
 
 // openKeys reads the key source. A missing file is made for the embedded store only: sidecars that share a store share its keys too,

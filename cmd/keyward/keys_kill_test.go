@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,6 +83,8 @@ type callLoad struct {
 	first         atomic.Pointer[string]
 	slow          atomic.Int64
 	pause         sync.RWMutex // held while there is no sidecar
+	mu            sync.Mutex
+	took          []time.Duration // since the last p99
 	end           context.CancelFunc
 	callers       sync.WaitGroup
 }
@@ -101,6 +104,9 @@ func newLoad(t *testing.T, s func() *served, rows int) *callLoad {
 				l.pause.RUnlock()
 				l.calls.Add(1)
 				l.slow.Store(max(l.slow.Load(), int64(took)))
+				l.mu.Lock()
+				l.took = append(l.took, took)
+				l.mu.Unlock()
 				if want := "Bearer " + secretNumber(i); err != nil || got != want {
 					why := fmt.Sprintf("%s: %q, %v", orgNumber(i), got, err)
 					l.first.CompareAndSwap(nil, &why)
@@ -111,6 +117,18 @@ func newLoad(t *testing.T, s func() *served, rows int) *callLoad {
 		})
 	}
 	return l
+}
+
+// p99 is that of the calls while something is done.
+func (l *callLoad) p99(during func()) time.Duration {
+	l.mu.Lock()
+	l.took = nil
+	l.mu.Unlock()
+	during()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	slices.Sort(l.took)
+	return l.took[len(l.took)*99/100]
 }
 
 func killRotations(t *testing.T, url string, rows, kills, rate int) {
@@ -170,7 +188,9 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
 	keys.must("add")
-	last := keys.must("rotate") // all rows at once, with the load on
+	calm := l.p99(func() { time.Sleep(time.Duration(min(rows, 20_000)) * time.Second / 4000) })
+	var last string
+	rotating := l.p99(func() { last = keys.must("rotate") }) // all rows at once, with the load on
 	keys.must("retire")
 	l.end()
 	l.callers.Wait()
@@ -178,6 +198,7 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 		t.Errorf("%d of %d calls failed, as %s", l.failed.Load(), l.calls.Load(), *l.first.Load())
 	}
 	everyRowOpens(t, url, key, rows)
+	t.Logf("p99 of the calls: %s before, %s during a rotation of all rows", calm.Round(10*time.Microsecond), rotating.Round(10*time.Microsecond))
 	t.Logf("%d kills in %d rotations of %d rows: %d calls, %d failed, slowest %s; ready again after %s at most; %s", kills, turns, rows, l.calls.Load(),
 		l.failed.Load(), time.Duration(l.slow.Load()).Round(time.Millisecond), slowest.Round(time.Millisecond), strings.TrimSpace(last))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -25,6 +26,7 @@ type logBuffer struct {
 	waiting []byte
 	dropped int
 	closed  bool
+	lost    atomic.Uint64 // all that were ever dropped
 
 	writing sync.Mutex // held while lines are written; taken before mu
 	spare   []byte     // takes waiting's place meanwhile
@@ -58,6 +60,9 @@ func (b *logBuffer) Write(line []byte) (int, error) {
 
 // close writes what waits. Lines that come later are written at once.
 func (b *logBuffer) close() {
+	if b == nil {
+		return
+	}
 	b.mu.Lock()
 	again := b.closed
 	b.closed = true
@@ -99,6 +104,7 @@ func (r requestLines) Write(line []byte) (int, error) {
 	}
 	if len(b.waiting)+len(line) > maxLogWaiting {
 		b.dropped++
+		b.lost.Add(1)
 		b.mu.Unlock()
 		return len(line), nil
 	}

@@ -10,8 +10,9 @@ import (
 )
 
 // newLogger writes to stderr: JSON lines for machines, or coloured ones for a person at a terminal. Times are UTC, durations are
-// milliseconds. The lines of requests have a logger of their own, which does not have them wait; flush writes what it holds back.
-func newLogger(c *Config, std stdio) (log, requests zerolog.Logger, flush func()) {
+// milliseconds. The lines of requests have a logger of their own, which does not have them wait; lines holds some of them
+// back until it is closed; it is nil at a terminal.
+func newLogger(c *Config, std stdio) (log, requests zerolog.Logger, lines *logBuffer) {
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	zerolog.DurationFieldUnit = time.Millisecond
 	zerolog.TimestampFunc = func() time.Time { return time.Now().UTC() }
@@ -24,10 +25,10 @@ func newLogger(c *Config, std stdio) (log, requests zerolog.Logger, flush func()
 	if format == "console" {
 		out = zerolog.ConsoleWriter{Out: out, TimeFormat: "15:04:05.000"}
 		log = zerolog.New(lineWriter{out}).With().Timestamp().Logger()
-		return log, log, func() {}
+		return log, log, nil
 	}
 	b := newLogBuffer(out)
-	return zerolog.New(b).With().Timestamp().Logger(), zerolog.New(requestLines{b}).With().Timestamp().Logger(), b.close
+	return zerolog.New(b).With().Timestamp().Logger(), zerolog.New(requestLines{b}).With().Timestamp().Logger(), b
 }
 
 // watches says whether a person looks at what is written.

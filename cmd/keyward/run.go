@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/admin"
@@ -23,6 +22,7 @@ import (
 	"github.com/keyward/keyward/proxy"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
+	"github.com/keyward/keyward/telemetry"
 	"github.com/keyward/keyward/webhook"
 )
 
@@ -31,6 +31,7 @@ import (
 type sidecarProcess struct {
 	c        *Config
 	log      zerolog.Logger
+	lines    *logBuffer     // that the log goes through; nil: it is for a person's eyes
 	requests zerolog.Logger // takes the line of each request
 	started  time.Time
 
@@ -47,6 +48,7 @@ type sidecarProcess struct {
 
 	keeper *credential.Keeper
 	proxy  *proxy.Proxy
+	shown  *telemetry.Telemetry
 	api    *http.Server
 	recent *traffic
 
@@ -54,11 +56,16 @@ type sidecarProcess struct {
 	assistants admin.Assistants
 
 	webhooks   *webhook.Server // nil: off
+	queue      *webhook.Queue  // the same
+	backlog    atomic.Pointer[store.Backlog]
 	webhookAPI admin.Webhooks
 
 	weak       []string                // what the kernel did not grant
 	inherited  map[string]net.Listener // from the service manager, by what they are for
 	listeners  []string                // as the start line names them
+	up         atomic.Bool             // every part is there
+	pulse      string                  // target of the watchdog's requests
+	beats      []beat                  // what the watchdog asks
 	callerTCP  string                  // where callers connect over TCP, as bound
 	devToken   atomic.Pointer[string]  // of the open console; nil: it is not open
 	adminTCP   string                  // the same of the admin API and the console
@@ -73,9 +80,9 @@ type sidecarProcess struct {
 // Run is the sidecar: it opens the store, listens, serves until ctx ends, drains, and returns. Ready, if not nil, is called once
 // callers are served.
 func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) error) (err error) {
-	log, requests, flush := newLogger(c, std)
-	defer flush()
-	s := &sidecarProcess{c: c, log: log, requests: requests, started: time.Now(), failed: make(chan error, 1), draining: make(chan struct{})}
+	log, requests, lines := newLogger(c, std)
+	defer lines.close()
+	s := &sidecarProcess{c: c, log: log, requests: requests, lines: lines, started: time.Now(), pulse: newPulse(), failed: make(chan error, 1), draining: make(chan struct{})}
 	defer s.close()
 	stopProfile, err := startProfile(c)
 	if err != nil {
@@ -85,7 +92,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	if s.inherited, err = inheritedListeners(); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startProxy, s.startAssistants, s.startWebhooks, s.startAdmin} {
+	for _, step := range []func(context.Context) error{s.openKeys, s.openStore, s.openCache, s.startTelemetry, s.startProxy, s.startAssistants, s.startWebhooks, s.startAdmin} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -93,6 +100,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	for _, w := range append(c.Warnings, s.weak...) {
 		log.Warn().Msg(w)
 	}
+	s.up.Store(true)
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	s.stops = append(s.stops, stopBackground)
 	s.owned.Go(func() { s.tidy(background) })
@@ -104,6 +112,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	}
 	s.owned.Go(func() { s.checkRows(background) })
 	s.owned.Go(func() { s.recent.run(background) })
+	s.owned.Go(func() { s.countBacklog(background) })
 	s.owned.Go(func() { s.verifier.Run(background) })
 	s.owned.Go(func() { s.countSeals(background) })
 	s.owned.Go(func() { s.watchKeys(background) })
@@ -114,7 +123,8 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 			return err
 		}
 	}
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	s.owned.Go(func() { s.watchdog(background) })
+	notify(daemonReady)
 	s.serveUntil(ctx)
 	return s.drain()
 }
@@ -260,14 +270,17 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
-		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect,
+		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Pulse: s.pulse,
 	})
 	if err != nil {
 		return usagef("%w", err)
 	}
 	s.closers = append(s.closers, s.proxy.Close)
 	if c.Socket != "" {
+		if err := s.makeWay(); err != nil {
+			return err
+		}
 		l, err := s.listenUnix("caller", c.Socket, os.FileMode(c.SocketMode), c.SocketGID)
 		if err != nil {
 			return err
@@ -312,6 +325,7 @@ func (s *sidecarProcess) rotated(ctx context.Context, row *store.Credential, fie
 
 func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	s.listeners = append(s.listeners, name)
+	s.beats = append(s.beats, beat{name, l.Addr(), func() bool { return s.proxy.Full(l) }})
 	s.stops = append(s.stops, func() { _ = l.Close() })
 	s.owned.Go(func() {
 		if err := s.proxy.Serve(l); err != nil {
@@ -325,7 +339,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
 		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Verifier: s.verifier,
+		Stats: s.stats, Traffic: s.recent.now, Metrics: s.shown, Verifier: s.verifier,
 		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
 		Local: admin.Local{List: s.local.list, Set: s.local.set},
 		Checks: []admin.Check{
@@ -372,7 +386,9 @@ func (s *sidecarProcess) consoleOpen() string {
 func (s *sidecarProcess) counted(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
-		s.adminCalls.Add(1)
+		if r.URL.Path != "/metrics" || r.Header.Get("Authorization") != "" { // asked for every few seconds, and no secret takes part
+			s.adminCalls.Add(1)
+		}
 	})
 }
 
@@ -413,13 +429,14 @@ func (s *sidecarProcess) feedStats() map[string]any {
 // stats are the running numbers of /api/stats.
 func (s *sidecarProcess) stats() map[string]any {
 	st := s.proxy.Stats()
+	dialled, reused := s.proxy.Dials()
 	all := map[string]any{
 		"cache": s.cache.Stats(),
 		"feed":  s.feedStats(),
 		"usage": s.usage.Stats(),
-		"proxy": map[string]int64{
+		"proxy": map[string]any{
 			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),
-			"dialled": st.Dialled.Load(), "reused": st.Reused.Load(),
+			"dialled": dialled, "reused": reused,
 		},
 	}
 	if s.lastGood != nil {
@@ -480,8 +497,8 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 
 // reload takes over what may change while the sidecar runs. A file that is not good changes nothing.
 func (s *sidecarProcess) reload() {
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyReloading)
-	defer func() { _, _ = daemon.SdNotify(false, daemon.SdNotifyReady) }()
+	notify(daemonReloading())
+	defer notify(daemonReady)
 	next, restart, err := s.c.reload()
 	if err == nil {
 		err = s.apply(next)
@@ -524,7 +541,7 @@ func (s *sidecarProcess) apply(next *Config) error {
 
 // drain lets what is in flight finish: readiness goes first, then new connections, then the rest.
 func (s *sidecarProcess) drain() error {
-	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	notify(daemonStopping)
 	close(s.draining)
 	s.proxy.Drain()
 	s.log.Info().Dur("at_most_ms", s.c.DrainTimeout).Msg("draining")
@@ -552,6 +569,7 @@ func (s *sidecarProcess) close() {
 		s.stops[i]()
 	}
 	s.owned.Wait()
+	s.stopTelemetry()
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		s.closers[i]()
 	}

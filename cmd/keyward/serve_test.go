@@ -62,7 +62,13 @@ func serve(t *testing.T, dir string, args ...string) *served {
 func start(t *testing.T, dir string, args ...string) *served {
 	t.Helper()
 	all := append([]string{"serve", "--data-dir", filepath.Join(dir, "data"), "--run-dir", dir, "--listen", "", "--webhook-listen", "", "--admin-listen", ""}, args...)
-	s := &served{t: t, dir: dir, cmd: program(all...), log: &syncBuffer{}, done: make(chan error, 1)}
+	return startCommand(t, dir, program(all...))
+}
+
+func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *served {
+	t.Helper()
+	args := cmd.Args
+	s := &served{t: t, dir: dir, cmd: cmd, log: &syncBuffer{}, done: make(chan error, 1)}
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)

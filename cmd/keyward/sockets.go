@@ -83,6 +83,9 @@ func (s *socketFile) bind(mode os.FileMode, gid int) error {
 	return nil
 }
 
+// Addr is where it is reached, not the name under which it was bound.
+func (s *socketFile) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
 // Unlink takes the socket's name away: nobody can connect any more, and who has is still accepted.
 func (s *socketFile) Unlink() {
 	if st, err := os.Lstat(s.path); err == nil && st.Sys().(*syscall.Stat_t).Ino == s.ino {
@@ -128,6 +131,36 @@ func describe(m os.FileMode) string {
 		return "a symbolic link"
 	}
 	return m.Type().String()
+}
+
+// makeWay makes the folder of --socket, if it is missing, so that those whom the socket's mode and group let in can get to it: they may pass
+// through the folder and list nothing. The run folder, with the admin socket in it, stays the sidecar's alone.
+func (s *sidecarProcess) makeWay() error {
+	c := s.c
+	dir := filepath.Dir(c.Socket)
+	if s.inherited["caller"] != nil || filepath.Clean(dir) == filepath.Clean(c.RunDir) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return fmt.Errorf("socket %q: %w", c.Socket, err)
+	}
+	switch err := os.Mkdir(dir, 0o700); {
+	case errors.Is(err, os.ErrExist):
+		return nil // whose modes are somebody's choice
+	case err != nil:
+		return fmt.Errorf("socket %q: %w", c.Socket, err)
+	}
+	if c.SocketGID >= 0 {
+		if err := os.Chown(dir, -1, c.SocketGID); err != nil {
+			return fmt.Errorf("socket %q: giving its folder to its group: %w", c.Socket, err)
+		}
+	}
+	// Who may write to a socket may connect (unix(7)).
+	search := os.FileMode(c.SocketMode) & 0o022 >> 1
+	if err := os.Chmod(dir, 0o700|search); err != nil {
+		return fmt.Errorf("socket %q: %w", c.Socket, err)
+	}
+	return nil
 }
 
 // privateFolder makes the folder (0700) if it is missing, and refuses one in which others could replace a file.

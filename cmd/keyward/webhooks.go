@@ -17,12 +17,12 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 		return nil
 	}
 	queue := webhook.NewQueue(webhook.QueueOptions{
-		Store: s.db, Keys: s.keys, Log: s.log, Attempts: c.WebhookAttempts, Backoff: c.WebhookBackoff, BackoffMax: c.WebhookBackoffMax,
+		Store: s.db, Keys: s.keys, Log: s.log, Tracer: s.shown.Tracer(), Attempts: c.WebhookAttempts, Backoff: c.WebhookBackoff, BackoffMax: c.WebhookBackoffMax,
 	})
 	server, err := webhook.New(webhook.Options{
-		Store: s.local, Keys: s.keys, Log: s.log, Usage: s.usage, AccountOwner: s.db.AccountOwner,
+		Store: s.local, Keys: s.keys, Log: s.log, Usage: s.usage, Tracer: s.shown.Tracer(), AccountOwner: s.db.AccountOwner,
 		Accept: queue.Accept, Memory: s.db,
-		PublicURL: c.PublicURL, Routes: c.webhookRoutes(), MaxBody: int64(c.WebhookMaxBody), MaxHead: int(c.MaxHead), MaxConns: c.MaxConns,
+		PublicURL: c.PublicURL, Routes: c.webhookRoutes(), Pulse: s.pulse, MaxBody: int64(c.WebhookMaxBody), MaxHead: int(c.MaxHead), MaxConns: c.MaxConns,
 		HeadTimeout: c.HeadTimeout, IdleTimeout: c.IdleTimeout,
 	})
 	if err != nil {
@@ -32,13 +32,14 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.webhooks = server
+	s.webhooks, s.queue = server, queue
 	s.webhookAPI = admin.Webhooks{
 		Target: server.Target, Wake: queue.Wake,
 		Test: testWebhook(&webhook.Sampler{Store: s.local, Keys: s.keys, Address: l.Addr().String(), PublicURL: c.PublicURL}),
 	}
 	name := "webhooks " + l.Addr().String()
 	s.listeners = append(s.listeners, name)
+	s.beats = append(s.beats, beat{name, l.Addr(), server.Full})
 
 	watch, stopWatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.owned.Go(func() {

@@ -56,7 +56,7 @@ func TestTopRefuses(t *testing.T) {
 func TestTopOnATerminal(t *testing.T) {
 	b := newRig(t)
 	master, slave := terminal(t)
-	before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	before, err := unix.IoctlGetTermios(int(slave.Fd()), getTerminal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestTopOnATerminal(t *testing.T) {
 			}
 		}
 	}
-	after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	after, err := unix.IoctlGetTermios(int(slave.Fd()), getTerminal)
 	if err != nil || *after != *before {
 		t.Errorf("the terminal is not as it was: %+v, %+v, %v", before, after, err)
 	}

@@ -1,0 +1,20 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// peekSocket looks whether a byte has arrived, without taking it.
+func peekSocket(fd uintptr, b *[1]byte) syscall.Errno {
+	_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	errno := syscall.Errno(0)
+	if err != nil && !errors.As(err, &errno) {
+		return syscall.EIO
+	}
+	return errno
+}
