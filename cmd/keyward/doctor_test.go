@@ -458,3 +458,15 @@ VlDxvdn++xxCAw9R+0H5DLA382wosjfKLG8c4L+1FsijUzBRMB0GA1UdDgQWBBQ9
 DE5lmiE25ey38SM=
 -----END CERTIFICATE-----
 `
+
+func TestDoctorNamesAKeyServiceThatIsAway(t *testing.T) {
+	t.Parallel()
+	source, away := vault(t)
+	p := newPatient(t)
+	p.set("--key", source(filepath.Join(p.dir, "wrapped.json")))
+	p.names("key source", isFail, "is missing", "keyward keys generate", vaultToken)
+	mustKeys(t, vaultToken, "generate", "--key", source(filepath.Join(p.dir, "wrapped.json")))
+	p.names("key source", isOK, "1 keys", "", vaultToken)
+	away.Store(true)
+	p.names("key source", isFail, "sealed", "reaches the key management service", vaultToken)
+}
