@@ -36,6 +36,11 @@ release: ## makes dist/: programs for Linux and macOS, Debian packages, SBOMs, c
 release-test: ## makes the release twice, the second time from nothing, and compares (some minutes)
 	@tools/reproducible.sh
 
+.PHONY: man
+man: build ## writes the manual page dist/man/keyward.1 from the program's own help
+	@mkdir -p dist/man
+	@bin/keyward help --man >dist/man/keyward.1
+
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
 	go generate ./...

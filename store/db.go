@@ -28,6 +28,10 @@ const maxAttempts = maxConns + 2
 // Options of Open.
 type Options struct {
 	Log zerolog.Logger // the change feed's ups and downs; the zero Logger is silent
+
+	// Look is for who only reads: an SQLite store is taken as it is, no file of it is made, mended or folded, and what is not there is an
+	// os.ErrNotExist. On PostgreSQL it changes nothing; opening has no effects there.
+	Look bool
 }
 
 // A DB is an open store. Its methods may be called at the same time.
@@ -65,7 +69,11 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	var err error
 	switch scheme, rest, _ := strings.Cut(url, ":"); scheme {
 	case "sqlite":
-		err = d.openSQLite(ctx, rest)
+		if o.Look {
+			err = d.lookAtSQLite(ctx, rest)
+		} else {
+			err = d.openSQLite(ctx, rest)
+		}
 	case "postgres", "postgresql":
 		err = d.openPostgres(url)
 	default:

@@ -94,6 +94,43 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	return nil
 }
 
+// lookAtSQLite opens the file for reading alone. Without a log beside it nobody has it open, or nobody has written, and SQLite is told that
+// the file does not change, for else it would make a log to read by; with one it reads that too.
+func (d *DB) lookAtSQLite(ctx context.Context, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	mode := "?mode=ro"
+	if st, err := os.Stat(path + "-wal"); err != nil || st.Size() == 0 {
+		mode += "&immutable=1"
+	}
+	d.engine, d.lite = "sqlite", &lite{path: path}
+	d.r, err = driver.Open("file:"+(&url.URL{Path: path}).EscapedPath()+mode, forReads)
+	if err != nil {
+		return err
+	}
+	d.w = d.r
+	d.r.SetMaxOpenConns(1)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	var tables int64
+	if err := d.r.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+		_ = d.r.Close()
+		if errors.Is(err, sqlite3.NOTADB) {
+			return fmt.Errorf("%s is not an SQLite database", path)
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
 // forWrites sets up a new connection for writes.
 func (l *lite) forWrites(c *sqlite3.Conn) error {
 	l.opened.Add(1)

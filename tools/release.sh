@@ -8,6 +8,7 @@ export VERSION=${VERSION:-$(git describe --tags --always --dirty)}
 epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 case $VERSION in *-dirty) echo "WARNING: there are changes that are not in the commit: this release cannot be made again" >&2 ;; esac
 
+make -s man
 rm -rf dist/bin
 mkdir -p dist/bin
 rm -f dist/keyward_* dist/SHA256SUMS

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, Chromium, curl, nginx and HAProxy as providers
-# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector. What is missing is installed where that is allowed (root, apt-get): from
+# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector, zsh, fish and mandoc. What is missing is installed where that is allowed (root, apt-get): from
 # Debian's packages, and Node from npm where Debian's is too old for the
 # SDKs. Elsewhere this says what to install, and how to do without.
 set -euo pipefail
@@ -41,18 +41,20 @@ fi
 has curl || missing+=(curl)
 has_cc || missing+=(gcc libc6-dev)
 # nginx stands in /usr/sbin, which is not in everybody's PATH.
-parsers=()
-PATH=$PATH:/usr/sbin has nginx || parsers+=(nginx)
-PATH=$PATH:/usr/sbin has haproxy || parsers+=(haproxy)
-has systemd-analyze || parsers+=(systemd) # which checks the units
+optional=()
+PATH=$PATH:/usr/sbin has nginx || optional+=(nginx)
+PATH=$PATH:/usr/sbin has haproxy || optional+=(haproxy)
+has systemd-analyze || optional+=(systemd) # which checks the units
+# Whose completion and whose reading of the manual are tested.
+for p in zsh fish mandoc; do has "$p" || optional+=("$p"); done
 
 old_node=
 [ "${KEYWARD_TEST_NO_NODE:-}" = 1 ] || new_node || old_node=1
 
-[ ${#missing[@]} -gt 0 ] || [ ${#parsers[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
+[ ${#missing[@]} -gt 0 ] || [ ${#optional[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && has apt-get; then
-	missing+=("${parsers[@]}")
+	missing+=("${optional[@]}")
 	if [ ${#missing[@]} -gt 0 ]; then
 		echo "installing for the tests: ${missing[*]}" >&2
 		export DEBIAN_FRONTEND=noninteractive
@@ -72,8 +74,8 @@ if [ "$(id -u)" = 0 ] && has apt-get; then
 fi
 
 # These stop nothing: the tests that need them say that they were left out, and raceflags.sh says what a missing compiler loses.
-if [ ${#parsers[@]} -gt 0 ]; then
-	echo "WARNING: not installed here, and left out of the tests: ${parsers[*]}" >&2
+if [ ${#optional[@]} -gt 0 ]; then
+	echo "WARNING: not installed here, and left out of the tests: ${optional[*]}" >&2
 	[ ${#missing[@]} -gt 0 ] || [ -n "$old_node" ] || exit 0
 fi
 [ "${missing[*]} $old_node" != 'gcc libc6-dev ' ] || exit 0

@@ -42,6 +42,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "run the sidecar", serveExample, cmdServe},
+		{"doctor", "check configuration, keys, store, sockets, listeners and upstreams, and say what to mend; takes what serve takes", doctorExample, cmdDoctor},
 		{"wait", "block until the sidecar is ready", "keyward wait --run-dir .keyward --max 30s\nkeyward wait --alive --max 2s", cmdWait},
 
 		{"credentials set", "set an org's credential; its fields are read as JSON from stdin or a file", credentialsSetExample, cmdCredentialsSet},
@@ -88,6 +89,7 @@ func commands() []command {
 		{"migrate down", "take back the last step of the schema, data of that step included", "keyward migrate down --data-dir .keyward --yes", cmdMigrateDown},
 		{"migrate status", "show the store's schema", "keyward migrate status --data-dir .keyward", cmdMigrateStatus},
 
+		{"completion", "print a script that completes commands, flags and values in a shell", completionExample, cmdCompletion},
 		{"version", "print the version", "keyward version --json", cmdVersion},
 	}
 }
@@ -141,6 +143,10 @@ func (notFound) ExitCode() int { return exitNotFound }
 func (n notFound) Unwrap() error { return n.error }
 
 func dispatch(ctx context.Context, args []string, std stdio) error {
+	if slices.Equal(args, []string{"help", "--man"}) {
+		_, err := fmt.Fprint(std.out, manual())
+		return err
+	}
 	all := commands()
 	if len(args) == 0 || isHelp(args[0]) {
 		out, err := std.out, error(nil)

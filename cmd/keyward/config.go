@@ -134,14 +134,21 @@ func loadConfigFrom(args, environ []string, k Known) (*Config, error) {
 	c := &Config{}
 	c.flags = newServeFlags(c)
 	c.flags.environ = environ
+	c.again = func() (*Config, error) { return loadConfigFrom(args, c.flags.environ, k) } // as parse has reduced it
+	if err := c.load(args, k); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// load reads all sources by c.flags, which c's fields are bound to, and checks everything.
+func (c *Config) load(args []string, k Known) error {
 	var p problems
 	err := c.flags.parse(args)
 	if errors.Is(err, pflag.ErrHelp) || err != nil && !c.flags.complete {
-		return nil, err
+		return err
 	}
 	p.add(err)
-	environ = c.flags.environ // parse has reduced it
-	c.again = func() (*Config, error) { return loadConfigFrom(args, environ, k) }
 	if c.flags.file != nil {
 		c.fileSections = c.flags.file.fileSections
 	}
@@ -150,13 +157,13 @@ func loadConfigFrom(args, environ []string, k Known) (*Config, error) {
 	c.resolve()
 	c.validate(k, &p)
 	if err := p.err(); err != nil {
-		return nil, err
+		return err
 	}
 	c.warn()
 	loaded := *c
 	loaded.Upstreams = maps.Clone(c.Upstreams)
 	c.loaded = &loaded
-	return c, nil
+	return nil
 }
 
 // isSet says whether the flag was given, on the command line, in the environment or in the file.

@@ -27,6 +27,8 @@ type flags struct {
 	out      io.Writer         // where --help goes
 	environ  []string          // of it, only what parse leaves: no value but those of flags
 	file     *configFile       // nil: no --config was given
+	listing  bool              // parse only takes down what there is, for who lists commands and flags
+	misused  bool              // the command line itself is wrong
 	complete bool              // every source was read to its end, so that what is not set is known not to be
 	defaults map[string]string // as written, where pflag's own text of it reads worse
 	from     map[string]origin // only what does not have its default
@@ -148,6 +150,9 @@ func (f *flags) bindField(v reflect.Value, name string, tag reflect.StructTag) {
 // left out. The error is pflag.ErrHelp after --help (which has been printed), or a *usageError with every problem found.
 func (f *flags) parse(args []string, operands ...string) error {
 	f.args = operands
+	if f.listing {
+		return pflag.ErrHelp
+	}
 	f.forgetEnvironment()
 	var p problems
 	err := f.ParseAll(args, func(flag *pflag.Flag, value string) error {
@@ -159,9 +164,11 @@ func (f *flags) parse(args []string, operands ...string) error {
 		return pflag.ErrHelp
 	case err != nil:
 		p.add(f.explain(err))
+		f.misused = true
 		return p.err()
 	}
 	p.add(f.checkOperands())
+	f.misused = len(p) > 0
 	f.parseEnvironment(&p)
 	f.complete = true
 	if config := f.Lookup("config"); config != nil && config.Value.String() != "" {

@@ -21,6 +21,11 @@ import (
 // notYet are the flags whose feature this version does not have: any value but the default is refused, never ignored.
 var notYet = []string{"intercept", "intercept-passthrough"}
 
+var (
+	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
+	logFormats = []string{"json", "console"}
+)
+
 // validate checks every setting and reports all that is wrong. It opens no file and no socket; names of users and groups are looked up.
 func (c *Config) validate(k Known, p *problems) {
 	f := c.flags
@@ -49,8 +54,8 @@ func (c *Config) validate(k Known, p *problems) {
 			p.addf("%s: %w", c.Config, e)
 		}
 	}
-	p.add(f.oneOf("log-level", c.LogLevel, "trace", "debug", "info", "warn", "error"))
-	p.add(f.oneOf("log-format", c.LogFormat, "", "json", "console"))
+	p.add(f.oneOf("log-level", c.LogLevel, logLevels...))
+	p.add(f.oneOf("log-format", c.LogFormat, append([]string{""}, logFormats...)...))
 }
 
 func (f *flags) oneOf(name, value string, words ...string) error {

@@ -168,6 +168,10 @@ func privateFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	return isPrivateFolder(dir)
+}
+
+func isPrivateFolder(dir string) error {
 	st, err := os.Stat(dir)
 	if err != nil {
 		return err
