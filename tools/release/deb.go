@@ -100,7 +100,7 @@ func (r *release) debianControl(files []entry, arch string) ([]entry, error) {
 			fmt.Fprintf(&conffiles, "/%s\n", f.name)
 			continue
 		}
-		fmt.Fprintf(&sums, "%x  %s\n", md5.Sum(b), f.name) //nolint:gosec // see the import
+		fmt.Fprintf(&sums, "%x  %s\n", md5.Sum(b), f.name)
 	}
 	template, err := os.ReadFile(filepath.Join(r.repo, "deploy/debian/control"))
 	if err != nil {
