@@ -45,22 +45,23 @@ man: build ## writes the manual page dist/man/keyward.1 from the program's own h
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
 	go generate ./...
 
-# Allocations are counted without the race detector, which makes some of its own. One package at a time: several hold the program to time
-# limits that a machine of two cores keeps only for one of them. The program's own tests mostly wait for it, and run beside the others. The
-# attacks on the built program (their quick forms) run without the race detector: the program is a process of its own, and none of theirs.
+# Allocations are counted without the race detector, which makes some of its own. Two lanes side by side, one package at a time in each:
+# most tests wait for something, and several hold the program to time limits that a machine of two cores keeps only for a few. The attacks on
+# the built program (their quick forms) run alone, without the race detector: the program is a process of its own, and none of theirs.
 .PHONY: test
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs, the console in Chromium; installs what they need when it may
 	@tools/testdeps.sh
-	@flags=$$(tools/raceflags.sh); \
-	go test $$flags -p 1 -timeout 20m -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v -e /torture$$ -e /cmd/keyward$$) & \
-	go test $$flags -timeout 20m -skip Allocate $(TESTFLAGS) ./cmd/keyward; \
-	wait $$!; \
+	@flags=$$(tools/raceflags.sh); failed=0; \
+	go test $$flags -p 1 -timeout 20m -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v -e /torture$$ -e /cmd/keyward$$ -e /store$$) & \
+	go test $$flags -p 1 -timeout 20m -skip Allocate $(TESTFLAGS) ./cmd/keyward ./store || failed=1; \
+	(cd examples && go test $$flags $(TESTFLAGS) ./...) || failed=1; \
+	(cd deploy/check && go test $(TESTFLAGS) ./...) || failed=1; \
+	(cd deploy/test && go test $(TESTFLAGS) ./...) || failed=1; \
+	(cd tools && go test $(TESTFLAGS) ./release) || failed=1; \
+	wait $$! || failed=1; \
+	[ $$failed = 0 ]; \
 	go test $(TESTFLAGS) ./torture; \
 	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
-	(cd examples && go test $$flags $(TESTFLAGS) ./...); \
-	(cd deploy/check && go test $(TESTFLAGS) ./...); \
-	(cd deploy/test && go test $(TESTFLAGS) ./...); \
-	(cd tools && go test $(TESTFLAGS) ./release); \
 	cd console/e2e && go test -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: torture

@@ -61,6 +61,9 @@ func (r *rig) run(k *Keeper) (stop func()) {
 	go func() { _ = r.db.Watch(ctx, k.Apply); done <- struct{}{} }()
 	go func() { k.Run(ctx); done <- struct{}{} }()
 	return func() {
+		for deadline := time.Now().Add(10 * time.Second); k.Stats().ConfirmedAt.IsZero() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			continue // what was read is worth nothing before the feed is live, and that may take its time
+		}
 		cancel()
 		<-done
 		<-done

@@ -395,9 +395,6 @@ func (p *Proxy) decide(c *call) *refusal {
 	}
 	c.scanned = true
 	h := &c.head
-	if p.tracer != nil {
-		c.follow()
-	}
 	if len(h.method)+len(h.target)+len(raw)+len("  HTTP/1.1\r\n") > p.maxHead {
 		return refuseHeadSize
 	}
@@ -408,6 +405,9 @@ func (p *Proxy) decide(c *call) *refusal {
 	}
 	if bad := p.authenticate(c); bad != nil {
 		return bad
+	}
+	if p.tracer != nil {
+		c.follow() // the traceparent of somebody unknown counts for nothing: all could be traced, and crowd out what others sent
 	}
 	if bad := p.find(&c.route, h, c.at); bad != nil {
 		return bad

@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +39,7 @@ func (b *keyBatch) take(ctx context.Context, d *DB, key string, until time.Time)
 	case <-bounded.Done():
 		return false, failure(ctx, bounded, bounded.Err())
 	case <-d.closing.Done():
-		return false, errors.New("asking the store: it is closed")
+		return false, fmt.Errorf("%w: it is closed", ErrUnavailable)
 	}
 	select {
 	case err := <-a.done:
@@ -67,8 +67,7 @@ func (b *keyBatch) gather(first *keyAsked) []*keyAsked {
 	batch := make([]*keyAsked, 0, 8)
 	for a := first; ; {
 		switch {
-		case a.ctx.Err() != nil:
-			a.done <- a.ctx.Err()
+		case a.ctx.Err() != nil: // and hears that from there
 		case slices.ContainsFunc(batch, func(o *keyAsked) bool { return o.key == a.key }):
 			a.done <- nil
 		default:
@@ -90,12 +89,14 @@ func (b *keyBatch) write(d *DB, batch []*keyAsked) {
 		return
 	}
 	slices.SortFunc(batch, func(x, y *keyAsked) int { return strings.Compare(x.key, y.key) }) // in all sidecars alike: two never wait for each other
+	ctx, cancel := context.WithDeadline(context.Background(), latest(batch))                  // not that of one of them, which must not end the others' statement
+	defer cancel()
 	keys, untils := make([][]byte, len(batch)), make([]int64, len(batch))
 	for i, a := range batch {
 		keys[i], untils[i] = []byte(a.key), micros(a.until)
 	}
 	var taken map[string]bool
-	err := d.once(context.Background(), func(ctx context.Context) error { // not that of one of them, which must not end the others' statement
+	err := d.once(ctx, func(ctx context.Context) error {
 		taken = make(map[string]bool, len(batch))
 		rows, err := d.w.QueryContext(ctx, b.query, keys, untils, ClaimLease.Microseconds())
 		if err != nil {
@@ -115,4 +116,19 @@ func (b *keyBatch) write(d *DB, batch []*keyAsked) {
 		a.taken = taken[a.key]
 		a.done <- err
 	}
+}
+
+// latest is when the last of a batch gives up. What is written after that would stay as if somebody knew of it.
+func latest(batch []*keyAsked) time.Time {
+	var last time.Time
+	for _, a := range batch {
+		d, ok := a.ctx.Deadline()
+		if !ok {
+			return time.Now().Add(readTimeout)
+		}
+		if d.After(last) {
+			last = d
+		}
+	}
+	return last
 }

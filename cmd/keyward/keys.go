@@ -150,7 +150,7 @@ func (s *sidecarProcess) watchKeys(ctx context.Context) {
 // attendKeys tells the store which keys this sidecar has: a new key must be here before anyone seals with it.
 func (s *sidecarProcess) attendKeys(ctx context.Context, runDir string) {
 	s.source.self.Place = place(runDir) // which exists by now
-	told := ""                              // the last failure
+	told := ""                          // the last failure
 	for {
 		told = s.attend(ctx, told)
 		select {
