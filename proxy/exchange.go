@@ -132,11 +132,16 @@ func (x *exchanges) wipe() {
 func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted {
 	m := &minted{from: row.Version, version: row.Version}
 	t, bad := x.trade(row, prov)
-	if bad == refuseRejected {
-		if next := x.successor(row); next != nil {
-			row, m.version = next, next.Version
-			t, bad = x.trade(row, prov)
+	for range maxSuccessors {
+		if bad != refuseRejected {
+			break
 		}
+		next := x.successor(row)
+		if next == nil {
+			break
+		}
+		row, m.version = next, next.Version
+		t, bad = x.trade(row, prov)
 	}
 	defer func() { clear(t.Access); clear(t.Refresh) }()
 	switch {
@@ -163,6 +168,9 @@ func (x *exchanges) mint(row *store.Credential, prov *provider.Provider) *minted
 	x.mu.Unlock()
 	return m
 }
+
+// maxSuccessors bounds how often a refresh token may be another sidecar's by the time that it is traded: each time, it was new a moment ago.
+const maxSuccessors = 4
 
 // successor is what took the place of a credential that the provider rejects: another sidecar may have traded the same refresh token a
 // moment before, was given a new one, and is about to store it. Nil: nothing did.
