@@ -93,6 +93,18 @@ func TestWhatIsNotTracedPassesUntouched(t *testing.T) {
 	}
 }
 
+// Whoever reaches the port could otherwise have everything traced, and crowd out what callers sent.
+func TestUnknownCallersDecideNothing(t *testing.T) {
+	x := newTracedWorld(t, 0)
+	resp := x.raw("tcp", "GET /vapi/assistant HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: acme\r\ntraceparent: "+sampledParent+"\r\n\r\n")
+	if problemCode(resp) != "caller_unauthenticated" {
+		t.Fatalf("answered %s", resp.Status)
+	}
+	if _, spans := x.get(); len(spans) > 0 {
+		t.Errorf("%d spans", len(spans))
+	}
+}
+
 func TestTracedCallersRequestIsFollowed(t *testing.T) {
 	x := newTracedWorld(t, 0)
 	told, spans := x.get("traceparent: "+sampledParent, "tracestate: a=1,b=2")

@@ -118,7 +118,7 @@ func (b *keyBatch) write(d *DB, batch []*keyAsked) {
 	}
 }
 
-// latest is when the last of a batch gives up. What is written after that would stay as if somebody knew of it.
+// latest is when the last of a batch gives up. What was written after that would stay, and nobody would know of it.
 func latest(batch []*keyAsked) time.Time {
 	var last time.Time
 	for _, a := range batch {

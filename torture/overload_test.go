@@ -46,7 +46,7 @@ func TestManySlowConnections(t *testing.T) {
 		t.Errorf("a caller over TCP was served %s after the attack", again)
 	}
 	o.s.mustLive()
-	row(t, "256 descriptors, slow attackers: unix callers without error, p99 at most twice, TCP again within 1 s",
+	row(t, "256 descriptors, slow attackers: unix callers without error, p99 at most twice or 20 ms, TCP again within 1 s",
 		"%d attacks by %d connections at a time (%d reached the sidecar): %d of %d good calls failed, p99 %s → %s, TCP again after %s",
 		o.attacks.Load(), many(500, 2000), o.connected.Load(), len(attacked.errors), len(attacked.took)+len(attacked.errors), before.p99().Round(10*time.Microsecond),
 		attacked.p99().Round(10*time.Microsecond), again.Round(time.Millisecond))
