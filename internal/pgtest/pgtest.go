@@ -88,6 +88,15 @@ func (s *Server) URL(database string) string {
 	return "postgres:///" + database + "?" + q.Encode()
 }
 
+// Run runs statements in a database. Those that take long have 20 seconds.
+func (s *Server) Run(database, statements string) error { return run(s.URL(database), statements) }
+
+// Halt stops the server as an operator would, for who is not a test. The data stays for Resume.
+func (s *Server) Halt() error { return s.stop("stop\n") }
+
+// Resume starts a halted server again.
+func (s *Server) Resume() error { return s.start() }
+
 // Socket is the path of the unix socket.
 func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
 
