@@ -46,6 +46,17 @@ type field struct {
 	inFlight, held        atomic.Int64
 	next                  atomic.Int64 // number of the call
 	busy                  sync.WaitGroup
+	unasked               unasked
+}
+
+// unasked counts what Go's HTTP client says in the log: that an answer came to a connection on which nothing was asked.
+type unasked struct{ atomic.Int64 }
+
+func (u *unasked) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("Unsolicited response")) {
+		u.Add(1)
+	}
+	return len(p), nil
 }
 
 // A node is a sidecar and the ways to it.

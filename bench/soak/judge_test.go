@@ -78,7 +78,10 @@ func TestWhatIsNotWellIsNotPassed(t *testing.T) {
 		"a webhook that was lost":  func(f *field) { f.app.acked = map[string]time.Time{"one": time.Now()} },
 		"an unverified webhook":    func(f *field) { f.app.strangers++ },
 		"a kind that was not sent": func(f *field) { delete(f.judge.kinds, "upload") },
-		"calls that were held":     func(f *field) { f.held.Add(1) },
+		"an answer that nobody asked for": func(f *field) {
+			_, _ = f.unasked.Write([]byte("Unsolicited response received on idle HTTP channel"))
+		},
+		"calls that were held": func(f *field) { f.held.Add(1) },
 	} {
 		f, r := calm(), &Report{}
 		spoil(f)

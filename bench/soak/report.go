@@ -103,6 +103,9 @@ func (f *field) conclude(r *Report, p plan) {
 		r.Trouble = append(r.Trouble, fmt.Sprintf("%d webhooks came to the app that were not verified", f.app.strangers))
 	}
 	f.app.mu.Unlock()
+	if n := f.unasked.Load(); n > 0 {
+		r.Trouble = append(r.Trouble, fmt.Sprintf("%d answers came to connections on which nothing was asked", n))
+	}
 	f.returned(r, p)
 	for _, n := range f.nodes {
 		n.log.mu.Lock()

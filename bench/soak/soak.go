@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"sync"
 	"time"
 )
@@ -63,6 +64,8 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 	p := planned(o.Time)
 	r = &Report{Minutes: o.Time.Minutes(), Rate: o.Rate, Orgs: o.Orgs, Store: f.stores(), Rule: rule(), Left: f.left}
 	f.judge.begun = time.Now()
+	defer log.SetOutput(log.Writer())
+	log.SetOutput(&f.unasked)
 
 	loadCtx, endLoad := context.WithCancel(ctx)
 	defer endLoad()
