@@ -38,9 +38,10 @@ release-test: ## makes the release twice, the second time from nothing, and comp
 	@tools/reproducible.sh
 
 .PHONY: man
-man: build ## writes the manual page dist/man/keyward.1 from the program's own help
-	@mkdir -p dist/man
+man: build ## writes dist/man/keyward.1 and dist/completion/ from the program's own help
+	@mkdir -p dist/man dist/completion
 	@bin/keyward help --man >dist/man/keyward.1
+	@for shell in bash zsh fish; do bin/keyward completion $$shell >dist/completion/keyward.$$shell; done
 
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
