@@ -34,6 +34,7 @@ type options struct {
 	profile   bool
 	orgs      int
 	rate      float64
+	faults    []string
 }
 
 func (o *options) flags(out io.Writer) *pflag.FlagSet {
@@ -54,6 +55,7 @@ func (o *options) flags(out io.Writer) *pflag.FlagSet {
 	f.BoolVar(&o.profile, "profile", false, "write CPU profiles of the sidecars into the folder of --out; the figures are then those of a profiled program")
 	f.IntVar(&o.orgs, "orgs", 100_000, "of a soak: how many are in each store")
 	f.Float64Var(&o.rate, "rate", 300, "of a soak: calls per second")
+	f.StringArrayVar(&o.faults, "fault", nil, "of a soak: only this one, repeatable; a report has their names")
 	f.Usage = func() {
 		fmt.Fprintf(out, "usage: bench [flags]\n       bench compare BASE [RESULT]\n       bench soak [flags]\n\n%s\n  bench --quick --scenario hit,webhook\n  bench compare bench/reference/2core.json\n  bench soak --time 10m\n", f.FlagUsages())
 	}

@@ -34,7 +34,7 @@ func soaked(ctx context.Context, o options, out, progress io.Writer) (code int, 
 	show := newProgress(progress)
 	begun := time.Now().UTC().Truncate(time.Second)
 	revision := commit(ctx) // of what was built, whatever is committed meanwhile
-	r, err := soak.Run(ctx, soak.Options{Binary: binary, Dir: dir, Time: o.time, Orgs: o.orgs, Rate: o.rate, Say: show.say, Line: show.line})
+	r, err := soak.Run(ctx, soak.Options{Binary: binary, Dir: dir, Time: o.time, Orgs: o.orgs, Rate: o.rate, Faults: o.faults, Say: show.say, Line: show.line})
 	show.clear()
 	if err != nil {
 		return failed, err

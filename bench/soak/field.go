@@ -36,6 +36,7 @@ type field struct {
 	db       *pgtest.Server // nil: none can be started here
 	nodes    []*node
 	judge    *judge
+	faults   []fault
 	watched  watched
 	orgs     int
 	left     []string // what could not be had, and why
@@ -74,7 +75,13 @@ type node struct {
 }
 
 func newField(ctx context.Context, o Options) (f *field, err error) {
-	f = &field{judge: newJudge(), orgs: max(o.Orgs, firstCold+1)}
+	f = &field{judge: newJudge(), orgs: max(o.Orgs, firstCold+1), faults: faults}
+	if len(o.Faults) > 0 {
+		f.faults = slices.DeleteFunc(slices.Clone(faults), func(x fault) bool { return !slices.Contains(o.Faults, x.name) })
+	}
+	if len(f.faults) == 0 {
+		return f, fmt.Errorf("no fault is called %q", o.Faults)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.close())
@@ -117,7 +124,11 @@ func newField(ctx context.Context, o Options) (f *field, err error) {
 
 // names starts the database, if there is one here, and says which sidecars there are to be.
 func (f *field) names(o *Options, dir string) []string {
-	db, err := pgtest.Launch()
+	launch := pgtest.Launch
+	if filepath.Dir(dir) == "/dev/shm" {
+		launch = func() (*pgtest.Server, error) { return pgtest.LaunchIn("/dev/shm") }
+	}
+	db, err := launch()
 	if err != nil {
 		f.left = append(f.left, "PostgreSQL: "+err.Error())
 		o.Line("left out: " + f.left[0])
@@ -291,7 +302,7 @@ func (l *logReader) line(b []byte) {
 		l.last = slices.Delete(l.last, 0, 1)
 	}
 	l.last = append(l.last, string(b))
-	var said struct{ Level, Message, Msg string }
+	var said struct{ Level, Message, Error string }
 	_ = json.Unmarshal(b, &said)
 	if bytes.Contains(b, []byte("panic")) && len(l.panics) < 20 {
 		l.panics = append(l.panics, string(b))
@@ -299,7 +310,12 @@ func (l *logReader) line(b []byte) {
 	if l.errors == nil {
 		l.errors = map[string]int{}
 	}
-	l.errors[said.Message+said.Msg]++
+	if said.Level == "error" {
+		said.Message += ": " + said.Error
+	}
+	if len(l.errors) < 100 || l.errors[said.Message] > 0 {
+		l.errors[said.Message]++
+	}
 }
 
 func (l *logReader) tail() string {

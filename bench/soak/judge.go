@@ -22,6 +22,9 @@ const (
 	wrong  = "wrong"      // an answer that is another's, or not what was sent: nothing ever explains it
 )
 
+// whoseMark stands in an outcome before the org or assistant that it befell.
+const whoseMark = " of "
+
 func rule() string {
 	return fmt.Sprintf("A call that does not end as its kind says is unexpected, unless (1) the time from its start to its end overlaps with a fault, or with the %v after it, "+
 		"(2) the fault befalls the sidecar that was called, and (3) the fault's list has this outcome for this kind of call. "+
@@ -40,7 +43,8 @@ type Failure struct {
 	Kind    string  `json:"kind"`
 	Sidecar string  `json:"sidecar"`
 	Outcome string  `json:"outcome"`
-	Begin   float64 `json:"begin"` // seconds since the run's start
+	Whose   string  `json:"whose,omitempty"` // org or assistant, where the kind has one
+	Begin   float64 `json:"begin"`           // seconds since the run's start
 	End     float64 `json:"end"`
 	Near    string  `json:"near,omitempty"` // faults that were under way, whether they explain it or not
 }
@@ -82,6 +86,7 @@ func (j *judge) shut(w *window) {
 
 // took notes a call's end. A fault that explains it has begun already, so that it can be judged at once.
 func (j *judge) took(kind, sidecar, outcome string, begin, end time.Time) {
+	outcome, whose, _ := strings.Cut(outcome, whoseMark)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	t := j.kinds[kind]
@@ -114,7 +119,7 @@ func (j *judge) took(kind, sidecar, outcome string, begin, end time.Time) {
 	j.count++
 	if len(j.bad) < keptFailures {
 		j.bad = append(j.bad, Failure{
-			Kind: kind, Sidecar: sidecar, Outcome: outcome, Begin: begin.Sub(j.begun).Seconds(), End: end.Sub(j.begun).Seconds(), Near: strings.Join(near, ", "),
+			Kind: kind, Sidecar: sidecar, Outcome: outcome, Whose: whose, Begin: begin.Sub(j.begun).Seconds(), End: end.Sub(j.begun).Seconds(), Near: strings.Join(near, ", "),
 		})
 	}
 }

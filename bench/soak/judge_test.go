@@ -113,11 +113,11 @@ func TestFiguresMustComeBack(t *testing.T) {
 }
 
 func TestAnHourHasAFaultEveryMinute(t *testing.T) {
-	if p := planned(time.Hour); p.every != time.Minute || p.faults < 4*len(faults) || p.fault != 8*time.Second {
+	if p := planned(time.Hour, len(faults)); p.every != time.Minute || p.faults < 4*len(faults) || p.fault != 8*time.Second {
 		t.Errorf("%+v", p)
 	}
 	for _, d := range []time.Duration{5 * time.Second, 2 * time.Minute, 10 * time.Minute} {
-		p := planned(d)
+		p := planned(d, len(faults))
 		if p.faults < len(faults) || p.warm+p.cool+time.Duration(p.faults)*p.every > d {
 			t.Errorf("%v: %+v", d, p)
 		}

@@ -191,9 +191,17 @@ func (f *field) email(n *node, org string) string {
 	id := f.identify(req)
 	body, h, outcome := send(n.calls, req)
 	if outcome == good && (h.Get("X-Bench-Id") != id || len(body) != 500) {
-		return wrong
+		outcome = wrong
 	}
-	return outcome
+	return of(outcome, org)
+}
+
+// of says whom an outcome that is not good befell.
+func of(outcome, whom string) string {
+	if outcome == good {
+		return good
+	}
+	return outcome + whoseMark + whom
 }
 
 func assistantOf(i int) string { return fmt.Sprintf("asst_soak_%04d", i) }
@@ -209,9 +217,9 @@ func (f *field) called(n *node, i int) string {
 	id := f.identify(req)
 	body, h, outcome := send(n.calls, req)
 	if outcome == good && (h.Get("X-Bench-Id") != id || len(body) != 500) {
-		return wrong
+		outcome = wrong
 	}
-	return outcome
+	return of(outcome, assistantOf(i))
 }
 
 func streamCall(_ context.Context, f *field, n *node) string {

@@ -191,9 +191,9 @@ func (r *Report) WriteMarkdown(w io.Writer, chart string) error {
 		}
 	}
 	if len(r.Failures) > 0 {
-		b.WriteString("\n## Unexpected\n\n| at | sidecar | kind | outcome | took s | faults under way |\n|---|---|---|---|---|---|\n")
+		b.WriteString("\n## Unexpected\n\n| at | sidecar | kind | outcome | whose | took s | faults under way |\n|---|---|---|---|---|---|---|\n")
 		for _, x := range r.Failures[:min(len(r.Failures), 40)] {
-			fmt.Fprintf(&b, "| %.1f | %s | %s | %s | %.2f | %s |\n", x.Begin, x.Sidecar, x.Kind, x.Outcome, x.End-x.Begin, x.Near)
+			fmt.Fprintf(&b, "| %.1f | %s | %s | %s | %s | %.2f | %s |\n", x.Begin, x.Sidecar, x.Kind, x.Outcome, x.Whose, x.End-x.Begin, x.Near)
 		}
 	}
 	_, err := w.Write(b.Bytes())

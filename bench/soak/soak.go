@@ -27,6 +27,7 @@ type Options struct {
 	Time   time.Duration // in all, without the time in which the orgs are stored
 	Orgs   int           // in each store
 	Rate   float64       // arrivals per second, of all kinds
+	Faults []string      // only these; none: all
 
 	Say  func(format string, args ...any) // the line that shows how far it is
 	Line func(string)                     // a line that stays
@@ -43,12 +44,12 @@ type plan struct {
 
 // planned: an hour has a fault every minute. Shorter runs have them closer together, so that each comes once at least. The end takes its
 // time: connections that a fault left behind are kept for 50 s in case they are needed.
-func planned(total time.Duration) plan {
+func planned(total time.Duration, faults int) plan {
 	p := plan{
 		warm: max(total/20, min(total/5, time.Minute)), cool: max(total/20, min(total*55/100, 80*time.Second)), sample: max(total/360, 500*time.Millisecond),
 	}
 	between := total - p.warm - p.cool
-	p.every = min(time.Minute, between/time.Duration(len(faults)))
+	p.every = min(time.Minute, between/time.Duration(faults))
 	p.faults = int(between / p.every)
 	p.fault = min(8*time.Second, p.every/3)
 	return p
@@ -61,7 +62,7 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	p := planned(o.Time)
+	p := planned(o.Time, len(f.faults))
 	r = &Report{Minutes: o.Time.Minutes(), Rate: o.Rate, Orgs: o.Orgs, Store: f.stores(), Rule: rule(), Left: f.left}
 	f.judge.begun = time.Now()
 	defer log.SetOutput(log.Writer())
@@ -100,7 +101,7 @@ func (f *field) phases(ctx context.Context, p plan) error {
 		if err := sleep(ctx, time.Until(due)); err != nil {
 			return err
 		}
-		if err := f.strike(ctx, &faults[i%len(faults)], p.fault); err != nil {
+		if err := f.strike(ctx, &f.faults[i%len(f.faults)], p.fault); err != nil {
 			return err
 		}
 	}

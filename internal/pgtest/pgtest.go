@@ -74,6 +74,10 @@ func skip(t testing.TB) {
 // Launch makes a cluster and starts it, for who is not a test: the benchmarks. Close ends it.
 func Launch() (*Server, error) { return newServer() }
 
+// LaunchIn is Launch with the cluster's folder in another one, as in memory, where a disk that is busy with other things is not waited for.
+// The server's user must be let through to it, and its name leave room for a socket's path.
+func LaunchIn(folder string) (*Server, error) { return newServerIn(folder) }
+
 // Close stops the server and removes everything.
 func (s *Server) Close() { s.remove() }
 
@@ -156,7 +160,10 @@ func (s *Server) Start(t testing.TB) {
 	}
 }
 
-func newServer() (*Server, error) {
+// Not os.TempDir: a socket's path has room for 107 bytes, and the server's user may not enter another's temporary folder.
+func newServer() (*Server, error) { return newServerIn("/tmp") }
+
+func newServerIn(folder string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -165,8 +172,7 @@ func newServer() (*Server, error) {
 	if s.cred, err = credential(); err != nil {
 		return nil, err
 	}
-	// Not os.TempDir: a socket's path has room for 107 bytes, and the server's user may not enter another's temporary folder.
-	if s.dir, err = os.MkdirTemp("/tmp", "kwpg"); err != nil {
+	if s.dir, err = os.MkdirTemp(folder, "kwpg"); err != nil {
 		return nil, err
 	}
 	if s.cred != nil {
