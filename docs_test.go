@@ -22,12 +22,21 @@ import (
 // ports in the place of the usual ones.
 func TestDocumentsRunAsTyped(t *testing.T) {
 	for _, doc := range []string{"README.md", "docs/getting-started.md"} {
-		t.Run(filepath.Base(doc), func(t *testing.T) { runDocument(t, doc, folder(t)) })
+		t.Run(filepath.Base(doc), func(t *testing.T) { typed(t); runDocument(t, doc, folder(t)) })
+	}
+}
+
+// typed is for tests that type commands as people do: with curl.
+func typed(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KEYWARD_TEST_NO_CURL") == "1" {
+		t.Skip("NOT TESTED AS TYPED: KEYWARD_TEST_NO_CURL=1 is set")
 	}
 }
 
 // So do those that the program itself prints for a first try.
 func TestPrintedCommandsRunAsTyped(t *testing.T) {
+	typed(t)
 	dir := folder(t)
 	listen, admin := freeAddress(t), freeAddress(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen "+listen+" --admin-listen "+admin)
@@ -53,6 +62,7 @@ func TestPrintedCommandsRunAsTyped(t *testing.T) {
 
 // The console of a first try needs no log-in, and shows what was made up.
 func TestConsoleOfAFirstTryIsOpen(t *testing.T) {
+	typed(t)
 	dir := folder(t)
 	admin := freeAddress(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen= --webhook-listen= --admin-listen "+admin)
