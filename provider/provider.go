@@ -53,6 +53,8 @@ type Provider struct {
 	Complete *Completion
 	// Exchange trades the credential for a short-lived token that Inject then uses (Google). Nil for most.
 	Exchange *Exchange
+	// Mints are the tokens that its SDKs would sign by themselves and that Keyward signs instead. Nil for most.
+	Mints []*Mint
 	// Consent is how an org gives the consent that its credential is made of (Google). Nil for most; never without an Exchange.
 	Consent *Consent
 }
