@@ -7,7 +7,7 @@ package provider
 
 import "errors"
 
-//go:generate go test -run ^TestCredentialReference$ . -update-reference
+//go:generate go test -run ^Test(Credential|Mint)Reference$ . -update-reference
 
 // A Provider is one third-party API: where it lives, what its credential consists of and how a request to it is authenticated.
 type Provider struct {
