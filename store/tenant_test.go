@@ -177,6 +177,30 @@ func TestForeignWrites(t *testing.T) {
 	}
 }
 
+// Who may change the schema is told without a change; place says whether two roles see the same tables.
+func TestMigrates(t *testing.T) {
+	app, owner, super := tenants(t)
+	root(t, super, "DROP ROLE IF EXISTS kw_nobody", "CREATE ROLE kw_nobody LOGIN")
+	places := map[string]bool{}
+	for role, lacks := range map[string]string{owner: "", super: "", app: "does not own", as(t, super, "kw_nobody"): "does not own"} {
+		user, place, err := engine{"postgres", role}.open(t).Migrates(t.Context())
+		if lacks == "" {
+			ok(t, err)
+		} else if is(t, err, ErrOwner); !strings.Contains(err.Error(), lacks) || !strings.Contains(err.Error(), user) {
+			t.Errorf("%s: %v", user, err)
+		}
+		places[place] = true
+	}
+	same(t, len(places), 1)
+
+	_, place, err := engine{"postgres", as(t, pgtest.New(t), "kw_nobody")}.open(t).Migrates(t.Context())
+	if is(t, err, ErrOwner); !strings.Contains(err.Error(), "may not make tables") || places[place] {
+		t.Errorf("%q: %v", place, err)
+	}
+	_, _, err = engine{"sqlite", "sqlite:" + t.TempDir() + "/keyward.db"}.open(t).Migrates(t.Context())
+	ok(t, err)
+}
+
 // A role that row-level security does not hold for is told so, and what to do.
 func TestCheckRole(t *testing.T) {
 	app, owner, super := tenants(t)
