@@ -207,7 +207,6 @@ func (p *Proxy) sign(c *call, order *provider.Order, most time.Duration) (t sign
 	}
 	sum := sha256.Sum256(t.text)
 	t.id = hex.EncodeToString(sum[:8])
-	p.stats.Exchanges.Add(1) // the answer that holds it stays in the library's memory until garbage is collected
 	return t, nil
 }
 
@@ -267,6 +266,7 @@ func (p *Proxy) handOut(c *call, t signed) {
 	resp.Header.Set("Cache-Control", "no-store")
 	resp.Header.SetBytesV("Keyward-Request-Id", c.id[:])
 	resp.SetBodyRaw(body)
+	p.stats.Minted.Add(1)
 	if p.draining.Load() {
 		c.ctx.SetConnectionClose()
 	}

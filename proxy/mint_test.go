@@ -322,6 +322,9 @@ func TestMintedTokensAreRecorded(t *testing.T) {
 	a := m.read(m.order("unix", mintTwilio, `{"identity":"alice@example.com","ttl":60,"grants":{"video":{},"voice":{}}}`, "Keyward-Org: acme\r\n"), mintKeySecret)
 	worker := m.token(store.Token{Name: "worker", Orgs: []string{"acme"}})
 	m.read(m.order("tcp", mintVapi, "", "Keyward-Token: "+worker+"\r\n"), "vapi-private-acme-0001")
+	if n := m.p.Stats().Minted.Load(); n != 2 {
+		t.Errorf("%d tokens are counted", n)
+	}
 	if len(m.events) != 2 {
 		t.Fatalf("%v", m.events)
 	}

@@ -109,9 +109,9 @@ type Proxy struct {
 // Stats count what was served since the start.
 type Stats struct {
 	Requests, Refused, Failed, Panics atomic.Int64
-	// Exchanges and Echoes leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
-	// credential, and answers in which a provider repeated one.
-	Exchanges, Echoes atomic.Int64
+	// Exchanges, Echoes and Minted leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
+	// credential, answers in which a provider repeated one, and answers of ours that hold a token.
+	Exchanges, Echoes, Minted atomic.Int64
 }
 
 // New makes a Proxy. It dials nothing yet.
