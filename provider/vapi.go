@@ -42,6 +42,7 @@ var Vapi = Provider{
 			Example: `{"type":"hmac","algorithm":"sha256"}`, Kind: Object, Members: vapiWebhookAuth,
 		},
 		webhookSecret("What webhook_auth is made with.", "a-secret-of-your-own-choice"),
+		maxTokenTTL(),
 	},
 	Check:       checkVapi,
 	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe},
@@ -60,6 +61,7 @@ var Vapi = Provider{
 		{Path: "/**", Names: vapiSecrets, Maybe: true},
 	},
 	WebhookFields: vapiWebhookFields,
+	Mints:         []*Mint{&vapiJWT},
 }
 
 const (

@@ -45,6 +45,8 @@ type Options struct {
 
 	// Rotated stores a refresh token that a provider replaced, and returns the credential's new version.
 	Rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+	// Audit records that a token was minted. A token that cannot be recorded is not handed out; nil: none ever is.
+	Audit func(ctx context.Context, e store.Event) error
 	// Suspect is told of each credential that its provider answers 401 to. It must return at once. Nil: nobody is told.
 	Suspect func(row *store.Credential)
 }
@@ -77,6 +79,8 @@ type Proxy struct {
 	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
+	mints    map[string]*mintRoute // :: name in the path → what is minted there
+	audit    func(context.Context, store.Event) error
 	inflight *inflight
 	measured map[*provider.Provider]*measure
 	unrouted [Classes]atomic.Uint64 // answered before the provider was known
@@ -105,9 +109,9 @@ type Proxy struct {
 // Stats count what was served since the start.
 type Stats struct {
 	Requests, Refused, Failed, Panics atomic.Int64
-	// Exchanges and Echoes leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
-	// credential, and answers in which a provider repeated one.
-	Exchanges, Echoes atomic.Int64
+	// Exchanges, Echoes and Minted leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
+	// credential, answers in which a provider repeated one, and answers of ours that hold a token.
+	Exchanges, Echoes, Minted atomic.Int64
 }
 
 // New makes a Proxy. It dials nothing yet.
@@ -139,6 +143,7 @@ func New(o Options) (*Proxy, error) {
 	p.refusals, p.heads = newCounter(codes...), newCounter(headReasons...)
 	p.minted = newExchanges(p, o.Rotated)
 	p.suspects = o.Suspect
+	p.mints, p.audit = newMintRoutes(provider.All), o.Audit
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
 		Handler:                      p.serve,
@@ -363,6 +368,12 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		}
 	} else {
 		defer p.recover(c)
+	}
+	if c.route.mint != nil {
+		if bad := p.mint(c); bad != nil {
+			c.refuse(bad)
+		}
+		return
 	}
 	if bad := p.forward(c); bad != nil {
 		c.refuse(bad)
