@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
+	"time"
 )
 
 // ElevenLabs makes speech: https://elevenlabs.io/docs/api-reference/introduction. A workspace with data residency is one of its own, with
@@ -36,6 +37,12 @@ var ElevenLabs = Provider{
 	AuthParams:  []string{"authorization", "xi-api-key", "xi_api_key"},
 	Probe:       Probe{Paths: onePath("/v1/user"), Read: readElevenLabsProbe},
 	Inject:      injectElevenLabs,
+	Webhook: &Webhook{
+		// https://elevenlabs.io/docs, post-call webhooks. Their SDKs set no bound to the future.
+		Scheme: StampedHMAC{Header: "elevenlabs-signature", Version: "v0", Past: 30 * time.Minute, Future: 5 * time.Minute},
+		Secret: "webhook_secret", Type: "type", Account: "data.agent_id", AccountField: "agent_ids", SampleType: "post_call_transcription",
+		Sample: `{"type":"{type}","event_timestamp":{now},"data":{"conversation_id":"conv_{id}","status":"done","agent_id":"{agent_ids}"}}`,
+	},
 	SecretRoutes: []SecretRoute{
 		{Method: "POST", Path: "/v1/service-accounts/*/api-keys"},
 		{Method: "POST", Path: "/v1/workspace/webhooks"},

@@ -55,6 +55,14 @@ var GoogleCalendar = Provider{
 	AuthParams: []string{"access_token", "oauth_token", "key", "bearer_token", "$access_token", "$oauth_token", "$key", "$bearer_token"},
 	Inject:     injectGoogle,
 	Probe:      Probe{Paths: onePath("/calendar/v3/users/me/calendarList?maxResults=1&fields=kind"), Read: readGoogleProbe},
+	// Push notifications (https://developers.google.com/calendar/api/guides/push) carry no signature: the token that was set when the channel
+	// was opened is all the proof there is. They are told apart by channel and message number.
+	Webhook: &Webhook{
+		Scheme: SharedToken{
+			Header: "x-goog-channel-token", IDs: []string{"x-goog-channel-id", "x-goog-message-number"}, TypeHeader: "x-goog-resource-state",
+		},
+		Secret: "channel_token", SampleType: "exists",
+	},
 	Exchange: &Exchange{
 		Host: googleTokenHost, Path: "/token", RefreshField: "refresh_token",
 		Form: appendGoogleForm, Read: readGoogleToken,

@@ -49,6 +49,9 @@ type Provider struct {
 	// Probe finds out whether the provider honours a credential.
 	Probe Probe
 
+	// Webhook says how its deliveries are verified and read. Nil: it sends none.
+	Webhook *Webhook
+
 	// Complete adds to a form body what the credential knows and the caller left out (Twilio's sender). Nil for most.
 	Complete *Completion
 	// Exchange trades the credential for a short-lived token that Inject then uses (Google). Nil for most.
@@ -57,12 +60,26 @@ type Provider struct {
 	Consent *Consent
 }
 
-// All lists every provider there is, in the order in which people see them.
-var All = []*Provider{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar}
+// All lists every provider that has a file here, in the order in which people see them. A configuration may add others: see Custom.
+var All = Set{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar}
 
-// Named is the provider of that name, or nil.
-func Named(name string) *Provider {
-	for _, p := range All {
+// Named is the provider of that name that has a file here, or nil.
+func Named(name string) *Provider { return All.Named(name) }
+
+// A Set is the providers that there are in one sidecar.
+type Set []*Provider
+
+// Or is the set, or All in the place of none.
+func (s Set) Or() Set {
+	if s == nil {
+		return All
+	}
+	return s
+}
+
+// Named is the provider of that name, or nil. A nil Set is All.
+func (s Set) Named(name string) *Provider {
+	for _, p := range s.Or() {
 		if p.Name == name {
 			return p
 		}

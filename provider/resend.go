@@ -25,7 +25,11 @@ var Resend = Provider{
 		},
 		webhookSecret("Begins with whsec_. In Resend's dashboard at the webhook's endpoint.", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"),
 	},
-	UserAgent:   true,
+	UserAgent: true,
+	Webhook: &Webhook{
+		Scheme: StandardWebhooks{}, Secret: "webhook_secret", Type: "type", SampleType: "email.delivered",
+		Sample: `{"type":"{type}","created_at":"{time}","data":{"email_id":"{id}","from":"sample@example.com","to":["delivered@resend.dev"],"subject":"Sent by keyward webhooks test"}}`,
+	},
 	Probe:       Probe{Paths: onePath("/domains"), Read: readResendProbe},
 	AuthHeaders: callerHeaders(),
 	Inject:      bearer("api_key"),

@@ -69,6 +69,7 @@ var Twilio = Provider{
 	},
 	Check:       checkTwilio,
 	AuthHeaders: callerHeaders(),
+	Webhook:     &Webhook{Scheme: OwnScheme{}, Secret: "webhook_secret", AccountField: "account_sid"},
 	Inject:      injectTwilio,
 	SecretRoutes: []SecretRoute{
 		{Method: "POST", Path: "/2010-04-01/accounts"},

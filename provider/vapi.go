@@ -59,6 +59,7 @@ var Vapi = Provider{
 		{Path: "/tool*/**", Names: vapiSecrets},
 		{Path: "/**", Names: vapiSecrets, Maybe: true},
 	},
+	Webhook:       &Webhook{Scheme: OwnScheme{}, Secret: "webhook_secret", AccountField: "vapi_org_id"},
 	WebhookFields: vapiWebhookFields,
 }
 
