@@ -205,6 +205,11 @@ func conformInject(t *testing.T, p *Provider) {
 			t.Errorf("parameter %q is not in lower case", name)
 		}
 	}
+	for _, name := range p.AuthSubprotocols {
+		if name == "" || strings.ToLower(name) != name {
+			t.Errorf("subprotocol %q is empty or not in lower case", name)
+		}
+	}
 	s := opened(t, p, example(p))
 	r := Request{Method: []byte("GET"), Host: p.Hosts[0]}
 	if p.Exchange != nil {

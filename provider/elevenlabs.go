@@ -35,7 +35,7 @@ var ElevenLabs = Provider{
 	},
 	AuthHeaders: callerHeaders("Xi-Api-Key"),
 	AuthParams:  []string{"authorization", "xi-api-key", "xi_api_key"},
-	Probe:       Probe{Paths: onePath("/v1/user"), Read: readElevenLabsProbe},
+	Probe:       Probe{Paths: onePath("/v1/user"), Read: readElevenLabsProbe, Samples: elevenLabsProbeSamples},
 	Inject:      injectElevenLabs,
 	Webhook: &Webhook{
 		// https://elevenlabs.io/docs, post-call webhooks. Their SDKs set no bound to the future.
@@ -51,6 +51,12 @@ var ElevenLabs = Provider{
 		{Path: "/v1/user", Names: []string{"xi_api_key"}},
 		{Path: "/**", Names: []string{"xi_api_key", "xi-api-key", "webhook_secret"}, Maybe: true},
 	},
+}
+
+var elevenLabsProbeSamples = []ProbeSample{
+	{Valid, 200, `{"subscription":{"tier":"creator"}}`},
+	{ValidRestricted, 401, `{"detail":{"status":"missing_permissions","message":"The API key you used is missing the permission user_read to execute this operation."}}`},
+	{Invalid, 401, `{"detail":{"status":"invalid_api_key","message":"Invalid API key"}}`},
 }
 
 const elevenLabsHost = "api.elevenlabs.io"

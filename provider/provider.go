@@ -32,6 +32,9 @@ type Provider struct {
 	// canonical form, names of query parameters in lower case. They are deleted from each request before the credential goes in.
 	AuthHeaders []string
 	AuthParams  []string
+	// AuthSubprotocols are WebSocket subprotocols in which it reads one, as browsers send it: with a dot at the end, in front of the credential
+	// ("openai-insecure-api-key."); without, the credential is the next in the list ("token"). Both are deleted, the others pass.
+	AuthSubprotocols []string
 
 	// UserAgent: the provider refuses requests without a User-Agent, so one is added where the caller sends none.
 	UserAgent bool
@@ -61,7 +64,7 @@ type Provider struct {
 }
 
 // All lists every provider that has a file here, in the order in which people see them. A configuration may add others: see Custom.
-var All = Set{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar}
+var All = Set{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar, &SendGrid, &Deepgram, &OpenAI, &Stripe}
 
 // Named is the provider of that name that has a file here, or nil.
 func Named(name string) *Provider { return All.Named(name) }
@@ -75,6 +78,15 @@ func (s Set) Or() Set {
 		return All
 	}
 	return s
+}
+
+// Names are theirs, in order.
+func (s Set) Names() []string {
+	names := make([]string, 0, len(s.Or()))
+	for _, p := range s.Or() {
+		names = append(names, p.Name)
+	}
+	return names
 }
 
 // Named is the provider of that name, or nil. A nil Set is All.

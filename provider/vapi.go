@@ -44,7 +44,7 @@ var Vapi = Provider{
 		webhookSecret("What webhook_auth is made with.", "a-secret-of-your-own-choice"),
 	},
 	Check:       checkVapi,
-	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe},
+	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe, Samples: vapiProbeSamples},
 	AuthHeaders: callerHeaders(),
 	Inject:      injectVapi,
 	SecretRoutes: []SecretRoute{
@@ -61,6 +61,11 @@ var Vapi = Provider{
 	},
 	Webhook:       &Webhook{Scheme: OwnScheme{}, Secret: "webhook_secret", AccountField: "vapi_org_id"},
 	WebhookFields: vapiWebhookFields,
+}
+
+var vapiProbeSamples = []ProbeSample{
+	{Valid, 200, `[]`},
+	{Invalid, 401, `{"message":"Invalid Key. Hot tip, you may be using the private key instead of the public key, or vice versa.","error":"Unauthorized","statusCode":401}`},
 }
 
 const (

@@ -79,6 +79,22 @@ func samples() []sample {
 		},
 		{"vapi secret", verifyVapi, map[string]any{"webhook_secret": "vapi_test"}, "/webhooks/vapi", []string{"X-Vapi-Secret: vapi_test"}, vapiBody, now, true},
 		{"vapi bearer", verifyVapi, map[string]any{"webhook_secret": "vapi_test", "webhook_auth": `{"type":"bearer"}`}, "/webhooks/vapi", []string{"Authorization: Bearer vapi_test"}, vapiBody, now, true},
+		{"stripe", verifiers["stripe"], map[string]any{"webhook_secret": "whsec_test"}, "/webhooks/stripe/acme", []string{"Stripe-Signature: t=1739537297,v1=" + fmt.Sprintf("%x", mac(algorithms["sha256"], []byte("whsec_test"), []byte(`1739537297.{"type":"invoice.paid"}`)))}, `{"type":"invoice.paid"}`, now, false},
+		{
+			"openai", verifiers["openai"],
+			map[string]any{"webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+			"/webhooks/openai/acme",
+			[]string{"webhook-id: msg_1", "webhook-timestamp: 1739537297", "webhook-signature: v1," + mail},
+			`{"type":"email.sent"}`, now, false,
+		},
+		{
+			"sendgrid", verifiers["sendgrid"],
+			map[string]any{"webhook_public_key": sendGridKey},
+			"/webhooks/sendgrid/acme",
+			[]string{sendGridHeader + sendGridSig, sendGridStamp + "1588788367"},
+			sendGridBody, sendGridNow, false,
+		},
+		{"deepgram", verifiers["deepgram"], map[string]any{"webhook_secret": "callback:long"}, "/webhooks/deepgram/acme", []string{"Authorization: Basic Y2FsbGJhY2s6bG9uZw=="}, `{}`, now, true},
 		{"google", verifiers["google_calendar"], map[string]any{"channel_token": "token of the channel"}, "/webhooks/google_calendar/acme", []string{"X-Goog-Channel-Token: token of the channel", googleID, googleNumber}, "", now, true},
 	}
 }
@@ -148,7 +164,7 @@ func TestNoChangeOfOneByteVerifies(t *testing.T) {
 				}
 				headers := append([]string(nil), s.headers...)
 				headers[i] = name + ": " + v
-				if strings.HasSuffix(name, "-signature") && strings.HasPrefix(s.name, "resend") || name == "ElevenLabs-Signature" {
+				if strings.HasSuffix(name, "-signature") && (strings.HasPrefix(s.name, "resend") || s.name == "openai") || name == "ElevenLabs-Signature" || name == "Stripe-Signature" {
 					if strings.Contains(v, value) { // a whole one is among what stands there
 						return
 					}
