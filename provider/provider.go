@@ -19,6 +19,8 @@ type Provider struct {
 	Hosts []string
 	// OwnHosts are hosts that Keyward itself calls for this provider and that no caller can reach (Google's token endpoint).
 	OwnHosts []string
+	// Custom: a configuration says what it is, and not a file here. Its names are then no constants: only public addresses are dialled.
+	Custom bool
 	// DefaultHost is where a request goes that names the provider but no host: the credential's region decides. Of an empty Secret it is
 	// the host that most credentials have.
 	DefaultHost func(s Secret) string
@@ -63,7 +65,7 @@ type Provider struct {
 	Consent *Consent
 }
 
-// All lists every provider that has a file here, in the order in which people see them. A configuration may add others: see Custom.
+// All lists every provider that has a file here, in the order in which people see them. A configuration may add others: see type Custom.
 var All = Set{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar, &SendGrid, &Deepgram, &OpenAI, &Stripe}
 
 // Named is the provider of that name that has a file here, or nil.

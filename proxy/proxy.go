@@ -73,6 +73,7 @@ type Proxy struct {
 	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
 	names    map[string]*provider.Provider        // :: path segment or host label → provider
 	dropped  *names
+	places   []string // headers in lower case, in which SDKs of configured providers put a caller's token
 	roots    *x509.CertPool
 	anyHost  bool
 	isolate  bool
@@ -129,6 +130,11 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.SetLimits(o.Limits)
 	for _, v := range all {
+		for _, h := range v.AuthHeaders {
+			if v.Custom && h != "Authorization" && h != "Proxy-Authorization" && h != "Cookie" { // which are looked at anyway, or never
+				p.places = append(p.places, strings.ToLower(h))
+			}
+		}
 		p.names[v.Name] = v
 		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
 		p.tokens.known = append(p.tokens.known, v.Name)
@@ -212,7 +218,7 @@ func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
 	var old []*upstream
 	if before := p.hosts.Load(); before != nil {
 		for host, u := range *before {
-			if n := next[host]; n.address == u.address && (n.tls == nil) == (u.tls == nil) {
+			if n := next[host]; n.address == u.address && n.public == u.public && (n.tls == nil) == (u.tls == nil) {
 				next[host] = u
 			} else {
 				old = append(old, u)

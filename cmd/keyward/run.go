@@ -256,7 +256,7 @@ func (s *sidecarProcess) openCache(ctx context.Context) error {
 
 func (s *sidecarProcess) startProxy(context.Context) error {
 	c := s.c
-	rules, err := c.compileRules(knownNames(), nil)
+	rules, err := c.compileRules(c.known(), nil)
 	if err != nil {
 		return usagef("%w", err)
 	}
@@ -515,7 +515,7 @@ func (s *sidecarProcess) reload() {
 }
 
 func (s *sidecarProcess) apply(next *Config) error {
-	rules, err := next.compileRules(knownNames(), s.proxy.Rules())
+	rules, err := next.compileRules(next.known(), s.proxy.Rules())
 	if err != nil {
 		return err
 	}
