@@ -151,3 +151,14 @@ func TestProviderOfTheFileWorksEverywhere(t *testing.T) {
 		t.Errorf("%d %s", code, out)
 	}
 }
+
+// A name that leads into a private network is named by doctor before any request is refused for it.
+func TestDoctorSeesThatAProviderOfTheFileIsPrivate(t *testing.T) {
+	p := &provider.Provider{Name: "acme_api", Hosts: []string{"localhost"}, DefaultHost: func(provider.Secret) string { return "localhost" }, Custom: true}
+	d := &doctor{c: &Config{custom: provider.Set{p}}}
+	o := reachUpstream(t.Context(), "localhost", p.Custom, d.c.Upstreams["localhost"], nil)
+	all := providerFindings(p, d.hostsOf(p), map[string]reachOutcome{"localhost": o})
+	if len(all) != 1 || all[0].Status != isFail || !strings.Contains(all[0].Saw, "private network") || !strings.Contains(all[0].Mend, "--upstream") {
+		t.Errorf("%+v", all)
+	}
+}
