@@ -71,6 +71,10 @@ func TestProvidersThatAreRefused(t *testing.T) {
 	is("providers:\n  - {name: a, hosts: [a.example], header: Keyward-Org}\n", `2: providers[0].header is one of Keyward's own`)
 	is("providers:\n  - {name: a, host: a.example}\n", `2: host: unknown key; did you mean hosts?`)
 	is("providers:\n  - name: a\n    hosts: {a: b}\n", `3: keys with values must be a list of texts`)
+	path := writeFile(t, "k.yaml", "providers:\n  - {name: a, hosts: [a.example]}\nwebhooks:\n  - {provider: a, target: \"http://127.0.0.1:1/\"}\n")
+	if got := refusal(t, nil, "--config", path); !strings.Contains(got, `webhooks[0].provider "a": is one of providers:, which send no webhooks`) {
+		t.Error(got)
+	}
 	is("providers: a\n", `1: "a" must be a list`)
 }
 
