@@ -7,7 +7,7 @@ package provider
 
 import "errors"
 
-//go:generate go test -run ^TestCredentialReference$ . -update-reference
+//go:generate go test -run ^Test(Credential|Mint)Reference$ . -update-reference
 
 // A Provider is one third-party API: where it lives, what its credential consists of and how a request to it is authenticated.
 type Provider struct {
@@ -61,6 +61,8 @@ type Provider struct {
 	Complete *Completion
 	// Exchange trades the credential for a short-lived token that Inject then uses (Google). Nil for most.
 	Exchange *Exchange
+	// Mints are the tokens that its SDKs would sign by themselves and that Keyward signs instead. Nil for most.
+	Mints []*Mint
 	// Consent is how an org gives the consent that its credential is made of (Google). Nil for most; never without an Exchange.
 	Consent *Consent
 }

@@ -55,6 +55,56 @@ one shorter than twelve.
 	return b.String()
 }
 
+const mintReferencePath = "../docs/reference/minted-tokens.md"
+
+func TestMintReference(t *testing.T) {
+	want := mintReference()
+	if *updateReference {
+		if err := os.WriteFile(mintReferencePath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(mintReferencePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s differs from the providers' tokens: run go generate ./provider", mintReferencePath)
+	}
+}
+
+// mintReference is docs/reference/minted-tokens.md, all of it out of All.
+func mintReference() string {
+	var b strings.Builder
+	b.WriteString(`# Minted tokens: what may be asked for
+
+<!-- Generated from the providers in provider/ by go generate ./provider. Change it there. -->
+
+Members of the JSON object that is sent to ` + "`POST /keyward/mint/NAME`: [minted-tokens.md](../minted-tokens.md) shows how." + `
+`)
+	for _, p := range All {
+		for _, m := range p.Mints {
+			fmt.Fprintf(&b, "\n## `%s`\n\n%s Of %s's credential it needs `%s`, and lives at most %d hours.\n\n", m.Name, m.Help, p.Title, strings.Join(m.Needs, "`, `"), int(m.Longest.Hours()))
+			writeFields(&b, m.Fields())
+			for _, g := range m.Grants {
+				fmt.Fprintf(&b, "\n### Grant `%s`\n\n%s", g.Name, g.Help)
+				if g.Name == m.Usual {
+					b.WriteString(" Without `grants` it is this one.")
+				}
+				if g.Whole {
+					b.WriteString(" The token can do all that the credential can: only for callers with `secret_routes: true`.")
+				}
+				b.WriteString("\n")
+				if len(g.Members) > 0 {
+					b.WriteString("\n")
+					writeFields(&b, g.Members)
+				}
+			}
+		}
+	}
+	return b.String()
+}
+
 func writeFields(b *strings.Builder, fields []Field) {
 	b.WriteString("| field | value | meaning | example |\n|---|---|---|---|\n")
 	for _, f := range fields {

@@ -66,6 +66,7 @@ var Twilio = Provider{
 			Example: "https://hooks.acme.example/webhooks/twilio/acme", Pattern: regexp.MustCompile(`^https?://[!-~]+$`), PatternHelp: "a URL that begins with https:// or http://",
 		},
 		webhookSecret("What Twilio signs webhooks with: the account's primary auth token. Default: auth_token.", "0123456789abcdef0123456789abcdef"),
+		maxTokenTTL(),
 	},
 	Check:       checkTwilio,
 	AuthHeaders: callerHeaders(),
@@ -88,6 +89,7 @@ var Twilio = Provider{
 	},
 	Probe:    Probe{Paths: twilioProbes, Read: readTwilioProbe, Samples: twilioProbeSamples},
 	Complete: &Completion{Match: isTwilioMessage, Append: appendTwilioSender},
+	Mints:    []*Mint{&twilioAccessToken},
 }
 
 var twilioProbeSamples = []ProbeSample{

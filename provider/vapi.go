@@ -42,6 +42,7 @@ var Vapi = Provider{
 			Example: `{"type":"hmac","algorithm":"sha256"}`, Kind: Object, Members: vapiWebhookAuth,
 		},
 		webhookSecret("What webhook_auth is made with.", "a-secret-of-your-own-choice"),
+		maxTokenTTL(),
 	},
 	Check:       checkVapi,
 	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe, Samples: vapiProbeSamples},
@@ -61,6 +62,7 @@ var Vapi = Provider{
 	},
 	Webhook:       &Webhook{Scheme: OwnScheme{}, Secret: "webhook_secret", AccountField: "vapi_org_id"},
 	WebhookFields: vapiWebhookFields,
+	Mints:         []*Mint{&vapiJWT},
 }
 
 var vapiProbeSamples = []ProbeSample{

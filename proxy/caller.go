@@ -149,6 +149,8 @@ func permits(rule *caller.Rule, c *call) *refusal {
 		return refuseProvider
 	case !rule.HasAllow():
 		return nil
+	case c.route.mint != nil:
+		return c.route.mint.permits(rule, c.head.method)
 	case caller.AmbiguousPath(c.route.path):
 		return refusePath
 	case !rule.AllowsRoute(c.head.method, c.route.path), c.head.overrides, hasParam(c.route.query, "$httpmethod"):

@@ -46,6 +46,8 @@ type Options struct {
 
 	// Rotated stores a refresh token that a provider replaced, and returns the credential's new version.
 	Rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+	// Audit records that a token was minted. A token that cannot be recorded is not handed out; nil: none ever is.
+	Audit func(ctx context.Context, e store.Event) error
 	// Suspect is told of each credential that its provider answers 401 to. It must return at once. Nil: nobody is told.
 	Suspect func(row *store.Credential)
 }
@@ -80,6 +82,8 @@ type Proxy struct {
 	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
+	mints    map[string]*mintRoute // :: name in the path → what is minted there
+	audit    func(context.Context, store.Event) error
 	inflight *inflight
 	measured map[*provider.Provider]*measure
 	unrouted [Classes]atomic.Uint64 // answered before the provider was known
@@ -148,6 +152,7 @@ func New(o Options) (*Proxy, error) {
 	p.refusals, p.heads = newCounter(codes...), newCounter(headReasons...)
 	p.minted = newExchanges(p, o.Rotated)
 	p.suspects = o.Suspect
+	p.mints, p.audit = newMintRoutes(all), o.Audit
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
 		Handler:                      p.serve,
@@ -372,6 +377,12 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		}
 	} else {
 		defer p.recover(c)
+	}
+	if c.route.mint != nil {
+		if bad := p.mint(c); bad != nil {
+			c.refuse(bad)
+		}
+		return
 	}
 	if bad := p.forward(c); bad != nil {
 		c.refuse(bad)

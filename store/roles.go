@@ -16,7 +16,8 @@ var ErrRole = errors.New("row-level security does not hold for this role")
 
 // tenantTables are those that hold rows of tenants: each is behind a policy.
 var tenantTables = []string{
-	"agents", "assistant_claims", "assistant_org_mapping", "audit_log", "org_credentials", "provider_accounts", "row_versions", "webhook_deliveries",
+	"agents", "assistant_claims", "assistant_org_mapping", "audit_log", "legacy_imports", "org_credentials", "provider_accounts", "row_versions",
+	"webhook_deliveries",
 }
 
 // roleQuery asks what the role may, and what the tables are. keyward_app is there when an operator has set roles apart.

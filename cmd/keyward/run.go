@@ -270,7 +270,7 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	s.makeVerifier()
 	s.proxy, err = proxy.New(proxy.Options{
 		Store: s.local, Providers: c.providers(), Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
-		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Pulse: s.pulse,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Audit: s.db.AddEvent, Pulse: s.pulse,
 	})
 	if err != nil {
 		return usagef("%w", err)

@@ -47,6 +47,7 @@ type Server struct {
 	dir  string // data, socket and log; of the server's user, 0700
 	bin  string
 	cred *syscall.Credential
+	wal  []string // settings
 
 	keeper *exec.Cmd      // the shell that holds the server
 	order  io.WriteCloser // how the shell is told to stop; its end is an order too
@@ -148,6 +149,16 @@ func (s *Server) Start(t testing.TB) {
 }
 
 func newServer() (*Server, error) {
+	s, err := newFolder()
+	if err != nil {
+		return nil, err
+	}
+	s.wal = []string{"-c", "max_wal_senders=0", "-c", "wal_level=minimal"}
+	return s, s.create()
+}
+
+// newFolder is a server with nothing in it.
+func newFolder() (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -165,16 +176,21 @@ func newServer() (*Server, error) {
 			return nil, err
 		}
 	}
-	initdb := s.command(filepath.Join(bin, "initdb"), "-D", filepath.Join(s.dir, "data"), "-U", user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+	return s, nil
+}
+
+// create makes an empty cluster and starts it.
+func (s *Server) create() error {
+	initdb := s.command(filepath.Join(s.bin, "initdb"), "-D", filepath.Join(s.dir, "data"), "-U", user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(s.dir)
-		return nil, fmt.Errorf("running initdb: %w\n%s", err, out)
+		return fmt.Errorf("running initdb: %w\n%s", err, out)
 	}
 	if err := s.start(); err != nil {
 		s.remove()
-		return nil, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 func (s *Server) command(name string, args ...string) *exec.Cmd {
@@ -200,10 +216,11 @@ exit $status
 func (s *Server) start() error {
 	cmd := s.command("/bin/sh", "-c", keep, "keep", filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"),
 		"-k", s.dir, "-p", "5432", "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700",
-		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "max_wal_senders=0", "-c", "wal_level=minimal",
+		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off",
 		"-c", "shared_buffers=16MB", "-c", "max_connections=600",
 		"-c", "timezone=Asia/Kathmandu", // whoever forgets a time zone is to notice
 	)
+	cmd.Args = append(cmd.Args, s.wal...)
 	var err error
 	if s.order, err = cmd.StdinPipe(); err != nil {
 		return err
