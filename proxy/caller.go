@@ -48,6 +48,13 @@ func (p *Proxy) authenticate(c *call) *refusal {
 	eachSecret(h.authorization, &c.basic, try)
 	try(h.apiKey)
 	try(h.googKey)
+	for _, name := range p.places {
+		for i := range h.fields[:h.n] {
+			if f := &h.fields[i]; equalFold(f.name, name) {
+				eachSecret(f.value, &c.basic, try)
+			}
+		}
+	}
 	if bad != nil {
 		return bad
 	}
