@@ -221,7 +221,7 @@ func (p *Proxy) explainHandshake(err error, v *via, id, who string) {
 	}
 	why := "TLS within CONNECT failed"
 	switch {
-	case says("unknown certificate authority", "bad certificate", "unknown certificate"):
+	case says("unknown certificate authority", "bad certificate", "unknown certificate", "bad record MAC"): // OpenSSL sends its alert in clear
 		why = "the app does not trust Keyward's CA: give it the variables of keyward ca env and start it again"
 	case says("expired certificate"):
 		why = "the app takes the certificate for expired: compare the clocks, and start the app again if it was given another CA"
