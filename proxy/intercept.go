@@ -42,7 +42,7 @@ func (p *Proxy) decideConnect(c *call) *refusal {
 	if p.intercept == nil || string(h.method) != "CONNECT" {
 		return refuseConnect
 	}
-	if h.body() || h.expect || h.length == 0 {
+	if h.body() || h.expect {
 		return refuseConnectBody
 	}
 	host, port, ok := authority(h.target)
@@ -239,7 +239,7 @@ func (p *Proxy) explainHandshake(err error, v *via, id, who string) {
 
 var (
 	refuseProxyAuth   = &refusal{status: 407, code: "caller_unauthenticated", detail: "CONNECT needs a caller token: HTTPS_PROXY=http://TOKEN:ORG@HOST:PORT", challenge: true}
-	refuseConnectBody = &refusal{status: 400, code: "bad_request", detail: "CONNECT has a body, or says something of one", close: true}
+	refuseConnectBody = &refusal{status: 400, code: "bad_request", detail: "CONNECT has a body, or expects one to be asked for", close: true}
 	refuseAuthority   = &refusal{status: 400, code: "bad_request", detail: "CONNECT does not name a host and a port", close: true}
 	refuseConnectPort = &refusal{status: 403, code: "host_forbidden", detail: "CONNECT to a provider is answered for port 443 alone"}
 	refuseConnectOwn  = &refusal{status: 403, code: "host_forbidden", detail: "this host gives out tokens, and Keyward itself asks it: the app needs no OAuth client of its own"}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,7 +200,8 @@ func TestWhatConnectIsRefusedFor(t *testing.T) {
 		"a path":                   {"/api.twilio.com:443", good, 400, "bad_request"},
 		"with a body":              {"api.twilio.com:443", good + "Content-Length: 2\r\n", 400, "bad_request"},
 		"with a chunked body":      {"api.twilio.com:443", good + "Transfer-Encoding: chunked\r\n", 400, "bad_request"},
-		"with an empty body":       {"api.twilio.com:443", good + "Content-Length: 0\r\n", 400, "bad_request"},
+		"with an empty body":       {"api.twilio.com:443", good + "Content-Length: 0\r\n", 200, ""},
+		"expecting to go on":       {"api.twilio.com:443", good + "Content-Length: 0\r\nExpect: 100-continue\r\n", 400, "bad_request"},
 		"only Keyward's own":       {"oauth2.googleapis.com:443", good, 403, "host_forbidden"},
 		"another provider":         {"api.resend.com:443", good, 403, "provider_forbidden"},
 		"another org":              {"api.twilio.com:443", basic(token, "globex"), 403, "org_forbidden"},
@@ -350,6 +352,27 @@ func TestAHostThatTheCADoesNotCoverIsSaid(t *testing.T) {
 	resp, _ := i.connect("unix", "api.resend.com:443", basic("x", "acme"))
 	if resp.StatusCode != 503 || problemCode(resp) != "ca_unavailable" || !strings.Contains(i.logs.String(), "keyward ca rotate") {
 		t.Errorf("%s\n%s", resp.Status, i.logs.String())
+	}
+}
+
+// TestAnExpiredLeafIsReplaced: one that has ended is refused by the app and said in the log, and the next CONNECT gets another.
+func TestAnExpiredLeafIsReplaced(t *testing.T) {
+	var behind atomic.Int64
+	i := newInterceptor(t, newPeer(t, true).url)
+	i.leaves = ca.NewLeaves(i.leaves.Authority(), func() time.Time { return time.Now().Add(-time.Duration(behind.Load())) })
+	i.p.intercept.Certificate = i.leaves.For
+	behind.Store(int64(30 * time.Hour))
+	_, conn := i.connect("unix", "api.resend.com:443", basic("x", "acme"))
+	var invalid x509.CertificateInvalidError
+	if _, err := i.tls(conn, "api.resend.com"); !errors.As(err, &invalid) || invalid.Reason != x509.Expired {
+		t.Fatalf("a leaf that has ended: %v", err)
+	}
+	waitFor(t, func() bool {
+		return strings.Contains(i.logs.String(), "start") && strings.Contains(i.logs.String(), `"upstream":"api.resend.com"`)
+	})
+	behind.Store(0)
+	if resp := ask(t, i.within("unix", "api.resend.com", basic("x", "acme")), "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"); resp.StatusCode != 200 {
+		t.Error(resp.Status)
 	}
 }
 

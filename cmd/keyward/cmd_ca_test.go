@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -99,7 +100,14 @@ func TestInterceptionFromStartToRotation(t *testing.T) {
 	if got, err := s.unchanged(token, "acme", first); err == nil {
 		t.Errorf("a CA that is not to be trusted still counts: %q", got)
 	}
-	eventually(t, "the log says why", func() bool { return strings.Contains(s.log.String(), "give it the variables of keyward ca env") })
+	explained := func() int { return strings.Count(s.log.String(), "give it the variables of keyward ca env") }
+	eventually(t, "the log says why", func() bool { return explained() == 1 })
+	// OpenSSL says it in another way.
+	out, err := exec.Command("curl", "-sS", "--max-time", "10", "--cacert", first, "-x", "http://"+token+":acme@"+s.callerAddress(), "https://api.resend.com/domains").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "certificate") {
+		t.Errorf("curl: %v: %s", err, out)
+	}
+	eventually(t, "the log says why of curl too", func() bool { return explained() == 2 })
 	works(filepath.Join(dir, ca.RootFile))
 
 	// A file that is no good changes nothing.
@@ -167,7 +175,8 @@ func TestCACommandsBeforeThereIsOne(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range [][]string{{"ca", "show", "--run-dir", dir}, {"ca", "env", "--run-dir", dir}, {"ca", "rotate", "--data-dir", dir}} {
 		out, err := program(args...).CombinedOutput()
-		if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != exitNotFound || !strings.Contains(string(out), "the first start of keyward serve --intercept makes one") {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != exitNotFound || !strings.Contains(string(out), "the first start of keyward serve --intercept makes one") {
 			t.Errorf("%v: %v %s", args, err, out)
 		}
 	}
