@@ -134,6 +134,9 @@ func (c *Custom) provider(header, prefix string) *Provider {
 	return p
 }
 
+// HostProblem says why a configuration cannot name a host as a provider's; "": it can.
+func HostProblem(h string) string { return hostProblem(h, nil) }
+
 // hostProblem says why a host cannot be one that credentials go to: it is no exact public name, or another provider's.
 func hostProblem(h string, taken Set) string {
 	plain := strings.Trim(h, "[]")

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type Options struct {
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
 	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
 	Isolate   bool                // no connection to a provider is used for two orgs
+	Intercept *Interception       // how CONNECT is answered; nil: with a refusal
 	Pulse     string              // the target of requests of our own that ask whether listeners answer; empty: there are none
 
 	MaxHead     int           // bytes of a request's head; default 32 KiB
@@ -72,13 +74,18 @@ type Proxy struct {
 	log       zerolog.Logger
 	requests  *zerolog.Logger
 
-	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
-	names    map[string]*provider.Provider        // :: path segment or host label → provider
-	dropped  *names
-	places   []string // headers in lower case, in which SDKs of configured providers put a caller's token
-	roots    *x509.CertPool
-	anyHost  bool
-	isolate  bool
+	hosts   atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
+	names   map[string]*provider.Provider        // :: path segment or host label → provider
+	dropped *names
+	places  []string // headers in lower case, in which SDKs of configured providers put a caller's token
+	roots   *x509.CertPool
+	anyHost bool
+	isolate bool
+
+	intercept *Interception // nil: CONNECT is refused
+	within    *tls.Config   // of what is intercepted
+	dialOut   func(ctx context.Context, network, address string) (net.Conn, error)
+
 	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
@@ -122,7 +129,7 @@ func New(o Options) (*Proxy, error) {
 	all := o.Providers.Or()
 	p := &Proxy{
 		store: o.Store, providers: all, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(all),
-		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, intercept: o.Intercept, within: newWithin(), dialOut: newDialer(), pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
 	if p.secrets, err = newSecretTables(all); err != nil {
@@ -378,6 +385,12 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	} else {
 		defer p.recover(c)
 	}
+	if c.connect != nil {
+		if bad := p.answerConnect(c); bad != nil {
+			c.refuse(bad)
+		}
+		return
+	}
 	if c.route.mint != nil {
 		if bad := p.mint(c); bad != nil {
 			c.refuse(bad)
@@ -418,18 +431,28 @@ func (p *Proxy) decide(c *call) *refusal {
 	if len(h.method)+len(h.target)+len(raw)+len("  HTTP/1.1\r\n") > p.maxHead {
 		return refuseHeadSize
 	}
+	connects := equalFold(h.method, "connect")
+	if v := c.conn.via; v != nil && v.misdirected(h) {
+		return refuseMisdirected
+	}
 	if !c.at.unix {
-		if bad := p.fromBrowser(h); bad != nil {
+		if bad := p.fromBrowser(h, connects); bad != nil {
 			return bad
 		}
 	}
 	if bad := p.authenticate(c); bad != nil {
+		if bad == refuseCaller && connects && p.intercept != nil && h.proxyAuth == nil {
+			return refuseProxyAuth // who has a token may wait to be asked for it
+		}
 		return bad
 	}
 	if p.tracer != nil {
 		c.follow() // the traceparent of somebody unknown counts for nothing: all could be traced, and crowd out what others sent
 	}
-	if bad := p.find(&c.route, h, c.at); bad != nil {
+	if connects && c.conn.via == nil {
+		return p.decideConnect(c)
+	}
+	if bad := p.find(&c.route, h, c.at, c.conn.via); bad != nil {
 		return bad
 	}
 	if bad := p.orgOf(c); bad != nil {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, Chromium, curl, nginx and HAProxy as providers
-# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector, zsh, fish and mandoc. What is missing is installed where that is allowed (root, apt-get): from
+# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector, zsh, fish, mandoc and Twilio's SDK for Python. What is missing is installed where that is allowed (root, apt-get): from
 # Debian's packages, and Node from npm where Debian's is too old for the
 # SDKs. Elsewhere this says what to install, and how to do without.
 set -euo pipefail
@@ -47,6 +47,8 @@ PATH=$PATH:/usr/sbin has haproxy || optional+=(haproxy)
 has systemd-analyze || optional+=(systemd) # which checks the units
 # Whose completion and whose reading of the manual are tested.
 for p in zsh fish mandoc; do has "$p" || optional+=("$p"); done
+# Twilio's SDK as Debian has it, for Debian's own Python: an app that is intercepted.
+/usr/bin/python3 -c 'import twilio' 2>/dev/null || optional+=(python3-twilio)
 
 old_node=
 [ "${KEYWARD_TEST_NO_NODE:-}" = 1 ] || new_node || old_node=1

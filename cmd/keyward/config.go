@@ -44,8 +44,8 @@ type Config struct {
 	Upstream          []string `flag:"upstream" arg:"HOST=URL" section:"Upstreams" reload:"yes" help:"send what is meant for a provider's host elsewhere (staging, a stand-in); repeatable; plain http only to loopback"`
 	UpstreamCA        string   `flag:"upstream-ca" arg:"FILE" default:"" help:"PEM certificates trusted for upstreams in addition to the system's"`
 	IsolateUpstreams  bool     `flag:"isolate-upstreams" help:"connections to providers are never shared between orgs"`
-	Intercept         bool     `flag:"intercept" help:"answer CONNECT with TLS interception"`
-	InterceptPassthru bool     `flag:"intercept-passthrough" help:"with --intercept: let CONNECT to other hosts through untouched"`
+	Intercept         bool     `flag:"intercept" help:"answer CONNECT to the providers' hosts with TLS interception, for apps that know a proxy and no base URL; keyward ca env prints what they need"`
+	InterceptPassthru []string `flag:"intercept-passthrough" arg:"HOST" help:"with --intercept: let CONNECT to this host through untouched, as files.example, files.example:8443 or *.example; repeatable; addresses that are not on the public internet are never dialled"`
 
 	MaxHead          size          `flag:"max-head" arg:"SIZE" default:"32KiB" section:"Limits" help:"the longest head of a request"`
 	MaxBody          size          `flag:"max-body" arg:"SIZE" default:"0" reload:"yes" help:"the longest body of a request; 0: no limit"`

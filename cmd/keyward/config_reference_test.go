@@ -4,7 +4,6 @@ import (
 	"flag"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
@@ -76,9 +75,6 @@ restart. A bad file is refused as a whole and the old one stays.
 		}
 		if flag.Annotations["reload"] != nil {
 			help += " · *live*"
-		}
-		if slices.Contains(notYet, flag.Name) {
-			help += " · not available in this version"
 		}
 		b.WriteString("| `" + strings.TrimSpace("--"+flag.Name+" "+name) + "` | " + def + " | " + help + " |\n")
 	})

@@ -19,9 +19,6 @@ import (
 	"github.com/keyward/keyward/store"
 )
 
-// notYet are the flags whose feature this version does not have: any value but the default is refused, never ignored.
-var notYet = []string{"intercept", "intercept-passthrough"}
-
 var (
 	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
 	logFormats = []string{"json", "console"}
@@ -31,10 +28,7 @@ var (
 func (c *Config) validate(k Known, p *problems) {
 	f := c.flags
 	f.VisitAll(func(flag *pflag.Flag) {
-		switch {
-		case slices.Contains(notYet, flag.Name) && flag.Value.String() != flag.DefValue:
-			p.addf("%s: not available in this version", f.at(flag.Name))
-		case flag.Value.String() == "" && flag.DefValue != "" && flag.Annotations["empty"] == nil && !(flag.Name == "store" && c.StoreFile != ""):
+		if flag.Value.String() == "" && flag.DefValue != "" && flag.Annotations["empty"] == nil && !(flag.Name == "store" && c.StoreFile != "") {
 			p.addf("%s: must not be empty; leave it out for the default %s", f.at(flag.Name), f.defaultText(flag))
 		}
 	})
@@ -43,6 +37,7 @@ func (c *Config) validate(k Known, p *problems) {
 	c.checkOutage(p)
 	c.checkAddresses(k, p)
 	c.checkUpstreams(k, p)
+	c.checkIntercept(k, p)
 	c.checkNumbers(p)
 	c.checkWebhooks(k, p)
 	c.checkGoogle(p)

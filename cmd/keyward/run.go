@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/admin"
+	"github.com/keyward/keyward/ca"
 	"github.com/keyward/keyward/cache"
 	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
@@ -42,6 +43,7 @@ type sidecarProcess struct {
 	cache  *cache.Cache
 	local  *localSwitch // in front of the cache
 
+	leaves     *ca.Leaves       // nil: nothing is intercepted
 	lastGood   *lastgood.Keeper // nil: none is kept
 	unmigrated bool             // the store could not be reached at the start
 	strict     atomic.Pointer[map[string]bool]
@@ -115,6 +117,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.owned.Go(func() { s.verifier.Run(background) })
 	s.owned.Go(func() { s.countSeals(background) })
 	s.owned.Go(func() { s.watchKeys(background) })
+	s.owned.Go(func() { s.watchCA(background) })
 	s.owned.Go(func() { s.attendKeys(background, c.RunDir) })
 	s.announce()
 	if ready != nil {
@@ -268,8 +271,12 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
 	}
 	s.makeVerifier()
+	intercept, err := s.openCA()
+	if err != nil {
+		return err
+	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.local, Providers: c.providers(), Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
+		Intercept: intercept, Store: s.local, Providers: c.providers(), Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Audit: s.db.AddEvent, Pulse: s.pulse,
 	})
 	if err != nil {
