@@ -32,8 +32,10 @@ var unchangedApps = []unchanged{
 	{"twilio-go and resend-go", "$PROGRAMS/unchanged", []string{"sent SM", "sent "}, []string{sendMessage, sendEmail}},
 	{"python3-twilio", `PYTHONPATH="$PWD/python/preload" /usr/bin/python3 python/twilio_app.py`, []string{"sent SM", "verify service ", "verify service "}, []string{sendMessage, listVerify, listVerify}},
 	{
-		"curl", `curl -sS --fail -u "$TWILIO_ACCOUNT_SID:$TWILIO_AUTH_TOKEN" --data-urlencode To=+15550001 --data-urlencode From=+15550002 -d Body=Hello https://api.twilio.com/2010-04-01/Accounts/$TWILIO_ACCOUNT_SID/Messages.json`,
-		[]string{`"sid":"SM`}, []string{sendMessage},
+		"curl",
+		`curl -sS --fail -u "$TWILIO_ACCOUNT_SID:$TWILIO_AUTH_TOKEN" --data-urlencode To=+15550001 --data-urlencode From=+15550002 -d Body=Hello https://api.twilio.com/2010-04-01/Accounts/$TWILIO_ACCOUNT_SID/Messages.json`,
+		[]string{`"sid":"SM`},
+		[]string{sendMessage},
 	},
 }
 
