@@ -30,7 +30,7 @@ var (
 	// ErrNoSecret: the credential lacks what this provider's webhooks are verified with.
 	ErrNoSecret = errors.New("the credential has no webhook secret")
 	// ErrType: there is no sample of such a type.
-	ErrType = errors.New("there is no sample of that type")
+	ErrType = errors.New("there is no sample of that type: twilio has message and call, or with a status as call.completed; the others' types are as they name them, of letters, digits and . _ -")
 	// ErrNotSent: the webhook listener does not answer.
 	ErrNotSent = errors.New("the webhook listener does not answer")
 )
