@@ -50,6 +50,10 @@ var elsewhere = []notRun{
 	{"docs/reference/store.md", needsPG, []string{
 		"keyward serve --store postgres://keyward_app:…@db/keyward --migrate-url postgres://keyward_owner:…@db/keyward",
 	}},
+	{"docs/providers.md", "needs an API of one's own at a public address: the tests of cmd/keyward and provider have one", []string{
+		`echo '{"api_key":"…"}' | keyward credentials set --org acme --provider acme_api --verify`,
+		"curl --unix-socket /run/keyward/caller.sock -H 'Keyward-Org: acme' http://api.acme.example/v1/things",
+	}},
 	{"docs/import.md", needsPG, []string{
 		"export KEYWARD_FROM=postgres://app:…@db/app", "export ENCRYPTION_KEY=…", "keyward import", "keyward import --apply",
 		"keyward import --watch --interval 5s",

@@ -52,6 +52,7 @@ END
 var pages = []page{
 	{doc: "README.md"},
 	{doc: "docs/getting-started.md"},
+	{doc: "docs/minted-tokens.md"},
 	{doc: "docs/admin-api.md", serve: serving, before: twilio + again},
 	{doc: "docs/assistants.md", serve: serving, before: vapi},
 	{

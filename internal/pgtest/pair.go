@@ -27,7 +27,7 @@ func StartPair(t testing.TB) (primary, standby *Server) {
 
 func folder(t testing.TB) *Server {
 	t.Helper()
-	s, err := newFolder()
+	s, err := newFolder("/tmp")
 	if err != nil {
 		t.Fatal(err)
 	}

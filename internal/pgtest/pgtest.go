@@ -75,6 +75,10 @@ func skip(t testing.TB) {
 // Launch makes a cluster and starts it, for who is not a test: the benchmarks. Close ends it.
 func Launch() (*Server, error) { return newServer() }
 
+// LaunchIn is Launch with the cluster's folder in another one, as in memory, where a disk that is busy with other things is not waited for.
+// The server's user must be let through to it, and its name leave room for a socket's path.
+func LaunchIn(folder string) (*Server, error) { return newServerIn(folder) }
+
 // Close stops the server and removes everything.
 func (s *Server) Close() { s.remove() }
 
@@ -88,6 +92,15 @@ func (s *Server) URL(database string) string {
 	q := url.Values{"host": {s.dir}, "user": {user}}
 	return "postgres:///" + database + "?" + q.Encode()
 }
+
+// Run runs statements in a database. Those that take long have 20 seconds.
+func (s *Server) Run(database, statements string) error { return run(s.URL(database), statements) }
+
+// Halt stops the server as an operator would, for who is not a test. The data stays for Resume.
+func (s *Server) Halt() error { return s.stop("stop\n") }
+
+// Resume starts a halted server again.
+func (s *Server) Resume() error { return s.start() }
 
 // Socket is the path of the unix socket.
 func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
@@ -148,8 +161,11 @@ func (s *Server) Start(t testing.TB) {
 	}
 }
 
-func newServer() (*Server, error) {
-	s, err := newFolder()
+// Not os.TempDir: a socket's path has room for 107 bytes, and the server's user may not enter another's temporary folder.
+func newServer() (*Server, error) { return newServerIn("/tmp") }
+
+func newServerIn(parent string) (*Server, error) {
+	s, err := newFolder(parent)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +174,7 @@ func newServer() (*Server, error) {
 }
 
 // newFolder is a server with nothing in it.
-func newFolder() (*Server, error) {
+func newFolder(parent string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -167,8 +183,7 @@ func newFolder() (*Server, error) {
 	if s.cred, err = credential(); err != nil {
 		return nil, err
 	}
-	// Not os.TempDir: a socket's path has room for 107 bytes, and the server's user may not enter another's temporary folder.
-	if s.dir, err = os.MkdirTemp("/tmp", "kwpg"); err != nil {
+	if s.dir, err = os.MkdirTemp(parent, "kwpg"); err != nil {
 		return nil, err
 	}
 	if s.cred != nil {
