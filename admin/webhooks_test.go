@@ -101,11 +101,12 @@ func TestWebhookTest(t *testing.T) {
 	var fails error
 	s := newServer(t, sqliteURL(t), func(o *Options) {
 		o.Webhooks.Test = func(_ context.Context, org, provider, typ string) (*WebhookAnswer, error) {
-			return &WebhookAnswer{typ + " of " + org + "/" + provider, 401, http.Header{"Keyward-Error": {"webhook_unverified"}}, []byte("no")}, fails
+			header := http.Header{"Keyward-Error": {"webhook_unverified"}, "Keyward-Delivery-Id": {"wd_1"}}
+			return &WebhookAnswer{typ + " of " + org + "/" + provider, 401, header, []byte("no")}, fails
 		}
 	})
 	got := s.must(200, "POST", path, `{"type":"tool-calls"}`).object(t)
-	if got["type"] != "tool-calls of acme/vapi" || got["status"] != 401.0 || got["error"] != "webhook_unverified" || got["body"] != "no" {
+	if got["type"] != "tool-calls of acme/vapi" || got["status"] != 401.0 || got["error"] != "webhook_unverified" || got["delivery"] != "wd_1" || got["body"] != "no" {
 		t.Errorf("%v", got)
 	}
 	s.must(200, "POST", path, "")

@@ -29,7 +29,7 @@ var (
 	// ErrNoSecret: the credential lacks what this provider's webhooks are verified with.
 	ErrNoSecret = errors.New("the credential has no webhook secret")
 	// ErrType: there is no sample of such a type.
-	ErrType = errors.New("there is no sample of that type")
+	ErrType = errors.New("there is no sample of that type: twilio has message and call, or with a status as call.completed; the others' types are as they name them, of letters, digits and . _ -")
 	// ErrPrivateKey: only the provider can sign such a webhook.
 	ErrPrivateKey = errors.New("the provider signs with a private key that nobody else has: have it send a test itself")
 	// ErrNotSent: the webhook listener does not answer.

@@ -184,7 +184,7 @@ func dispatch(ctx context.Context, args []string, std stdio) error {
 	}
 	switch {
 	case !group:
-		return usagef("%q is no command; keyward --help lists them", word)
+		return usagef("%q is no command; %s", word, suggest(word, firstWords(tables()), "keyward ", "keyward --help lists them"))
 	case len(rest) > 0 && isHelp(rest[0]):
 		fmt.Fprint(std.out, overview(all, word))
 		return nil
