@@ -24,7 +24,8 @@ var mayImport = map[string][]string{
 	"problem":    {},
 	"mask":       {},
 	"trace":      {},
-	"standin":    {},
+	"ca":         {},
+	"standin":    {"provider"},
 	"store":      {"migrations"},
 	"cache":      {"store"},
 	"credential": {"provider", "seal", "store"},
@@ -54,7 +55,7 @@ var mayImport = map[string][]string{
 
 	"cmd/keyward": {
 		"seal", "provider", "migrations", "caller", "problem", "standin", "store", "cache", "credential", "proxy", "webhook", "assistant", "admin", "console",
-		"telemetry", "trace", "keysource", "legacy", "lastgood",
+		"telemetry", "trace", "keysource", "legacy", "lastgood", "ca",
 	},
 
 	// These tests.
@@ -68,7 +69,7 @@ var forTests = []string{"internal/pgtest", "internal/canary"}
 var testsMayImport = map[string][]string{
 	"cache":      {"seal"},
 	"credential": {"cache"},
-	"proxy":      {"standin", "cache"},
+	"proxy":      {"standin", "cache", "ca"},
 	"webhook":    {"standin", "cache"},
 	"assistant":  {"standin", "cache"},
 	"admin":      {"standin", "cache"},

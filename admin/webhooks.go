@@ -179,7 +179,7 @@ func (a *API) testWebhook(c *call) error {
 	}
 	answer, err := a.o.Webhooks.Test(c.r.Context(), ref.Org, ref.Provider, typ)
 	if errors.Is(err, store.ErrNotFound) {
-		return missing("the org has no credential with this provider")
+		return missing("org " + ref.Org + " has no credential with " + ref.Provider + ": keyward credentials set")
 	}
 	if err != nil {
 		return err
@@ -193,6 +193,7 @@ func (a *API) testWebhook(c *call) error {
 		Status    int    `json:"status"`
 		Error     string `json:"error"`      // Keyward's own code; empty: it is the app's answer, or an acknowledgement
 		RequestID string `json:"request_id"` // as the log has it
+		Delivery  string `json:"delivery"`   // as which it was stored, to be delivered; empty: the app was asked at once, or it was refused
 		Body      string `json:"body"`
-	}{answer.Type, answer.Status, answer.Header.Get("Keyward-Error"), answer.Header.Get("Keyward-Request-Id"), string(answer.Body)})
+	}{answer.Type, answer.Status, answer.Header.Get("Keyward-Error"), answer.Header.Get("Keyward-Request-Id"), answer.Header.Get("Keyward-Delivery-Id"), string(answer.Body)})
 }

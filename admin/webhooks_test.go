@@ -101,17 +101,18 @@ func TestWebhookTest(t *testing.T) {
 	var fails error
 	s := newServer(t, sqliteURL(t), func(o *Options) {
 		o.Webhooks.Test = func(_ context.Context, org, provider, typ string) (*WebhookAnswer, error) {
-			return &WebhookAnswer{typ + " of " + org + "/" + provider, 401, http.Header{"Keyward-Error": {"webhook_unverified"}}, []byte("no")}, fails
+			header := http.Header{"Keyward-Error": {"webhook_unverified"}, "Keyward-Delivery-Id": {"wd_1"}}
+			return &WebhookAnswer{typ + " of " + org + "/" + provider, 401, header, []byte("no")}, fails
 		}
 	})
 	got := s.must(200, "POST", path, `{"type":"tool-calls"}`).object(t)
-	if got["type"] != "tool-calls of acme/vapi" || got["status"] != 401.0 || got["error"] != "webhook_unverified" || got["body"] != "no" {
+	if got["type"] != "tool-calls of acme/vapi" || got["status"] != 401.0 || got["error"] != "webhook_unverified" || got["delivery"] != "wd_1" || got["body"] != "no" {
 		t.Errorf("%v", got)
 	}
 	s.must(200, "POST", path, "")
 	s.withToken(ofAcme).must(200, "POST", "/api/integrations/vapi/webhook-test", "")
 	s.refuse(400, "bad_request", "POST", path, `{"type":"a b"}`)
-	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/stripe/webhook-test", "")
+	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/nosuch/webhook-test", "")
 	fails = store.ErrNotFound
 	s.refuse(404, "not_found", "POST", path, "")
 	fails = &Problem{Status: 424, Code: "credential_incomplete", Detail: "no secret"}

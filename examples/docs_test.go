@@ -18,7 +18,7 @@ func TestPagesShowTheExamplesAsTheyRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages = append(pages, "../docs/voice-agent.md")
+	pages = append(pages, "../docs/voice-agent.md", "../docs/unchanged-apps.md")
 	seen := map[string]bool{}
 	for _, page := range pages {
 		is, err := os.ReadFile(page)
@@ -32,7 +32,7 @@ func TestPagesShowTheExamplesAsTheyRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			language := map[string]string{".mjs": "js", ".go": "go"}[filepath.Ext(name)]
+			language := map[string]string{".mjs": "js", ".go": "go", ".py": "python"}[filepath.Ext(name)]
 			return "<!-- examples/" + name + " -->\n\n```" + language + "\n" + string(code) + "```\n"
 		})
 		if *update {
@@ -45,15 +45,15 @@ func TestPagesShowTheExamplesAsTheyRun(t *testing.T) {
 			t.Errorf("%s (go test . -update mends it):\n%s", page, d)
 		}
 	}
-	code, err := filepath.Glob("node/*.mjs")
-	if err != nil {
-		t.Fatal(err)
+	var code []string
+	for _, pattern := range []string{"node/*.mjs", "node/unchanged/*.mjs", "go/*/*.go", "python/*.py", "python/preload/*.py"} {
+		more, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code = append(code, more...)
 	}
-	more, err := filepath.Glob("go/*/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range append(code, more...) {
+	for _, name := range code {
 		if !seen[filepath.ToSlash(name)] {
 			t.Errorf("no page shows %s", name)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 var updateReference = flag.Bool("update-reference", false, "write docs/reference/credentials.md anew")
@@ -19,6 +20,7 @@ func TestCredentialReference(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	updateTable(t)
 	got, err := os.ReadFile(referencePath)
 	if err != nil {
 		t.Fatal(err)
@@ -154,4 +156,90 @@ func writeHosts(b *strings.Builder, p *Provider) {
 		fmt.Fprintf(b, " Keyward itself calls `%s`, which no caller can reach.", strings.Join(p.OwnHosts, "`, `"))
 	}
 	b.WriteString("\n")
+}
+
+const (
+	tablePath  = "../docs/providers.md"
+	tableBegin = "<!-- providers: go generate ./provider writes what is between these marks -->\n"
+	tableEnd   = "<!-- /providers -->\n"
+)
+
+// updateTable holds the table in docs/providers.md against All.
+func updateTable(t *testing.T) {
+	t.Helper()
+	b, err := os.ReadFile(tablePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(b), tableBegin)
+	got, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		t.Fatalf("%s lacks its marks", tablePath)
+	}
+	want := table()
+	if *updateReference {
+		got = want
+		if err := os.WriteFile(tablePath, []byte(before+tableBegin+want+tableEnd+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got != want {
+		t.Errorf("%s differs from the providers' files: run go generate ./provider", tablePath)
+	}
+}
+
+func table() string {
+	var b strings.Builder
+	b.WriteString("| provider | default host | credential in | asked to verify | webhooks |\n|---|---|---|---|---|\n")
+	for _, p := range All {
+		s := Open(exampleValues(p).Encode(nil))
+		r := &Request{Method: []byte("GET"), Path: []byte("/"), Token: []byte("token")}
+		if err := p.Inject(r, s); err != nil {
+			panic(err)
+		}
+		scheme, _, two := strings.Cut(string(r.Value), " ")
+		if !two {
+			scheme = "the bare key"
+		}
+		paths := p.Probe.Paths(s)
+		fmt.Fprintf(&b, "| %s: `%s` | `%s` | `%s`, %s | `GET %s` | %s |\n", p.Title, p.Name, p.DefaultHost(Secret{}), r.Header, scheme, paths[0], webhookWords(p))
+	}
+	return b.String()
+}
+
+func webhookWords(p *Provider) string {
+	w := p.Webhook
+	if w == nil {
+		return "none"
+	}
+	words := "its own scheme"
+	switch scheme := w.Scheme.(type) {
+	case StandardWebhooks:
+		words = "Standard Webhooks"
+	case StampedHMAC:
+		words = fmt.Sprintf("HMAC in `%s`, %s old at most", scheme.Header, minutes(scheme.Past))
+	case StampedECDSA:
+		words = fmt.Sprintf("ECDSA in `%s`, %s old at most", scheme.Header, minutes(scheme.Past))
+	case SharedToken:
+		words = fmt.Sprintf("the secret in `%s`", scheme.Header)
+		if scheme.Basic {
+			words += " as Basic"
+		}
+	}
+	words += "; `" + w.Secret + "`"
+	if w.AccountField != "" {
+		words += "; shared path"
+	}
+	return words
+}
+
+func minutes(d time.Duration) string { return fmt.Sprintf("%d min", int(d.Minutes())) }
+
+// exampleValues are all fields' examples.
+func exampleValues(p *Provider) Values {
+	v, errs := p.Parse([]byte(example(p)))
+	if len(errs) > 0 {
+		panic(errs)
+	}
+	return v
 }

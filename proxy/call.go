@@ -31,6 +31,9 @@ type call struct {
 	assistant string       // that named the org; empty: none did
 	rule      *caller.Rule // that lets the caller in
 	narrow    *caller.Rule // of a token beside a peer's rule; nil: none
+	hash      [32]byte     // of the token that counts, if hashed
+	hashed    bool
+	connect   *via // of CONNECT; nil: it is another method
 	row       *store.Credential
 	hit       bool
 	looked    time.Time // when row was looked up
@@ -96,6 +99,9 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx) *call {
 	binary.BigEndian.PutUint64(raw[4:], idCounter.Add(1))
 	hex.Encode(c.id[:], raw[:])
 	p.stats.Requests.Add(1)
+	if v := c.conn.via; v != nil {
+		v.requests++
+	}
 	return c
 }
 
@@ -116,6 +122,7 @@ func (c *call) end() {
 	c.wipe()
 	clear(c.basic[:cap(c.basic)]) // may have held a caller's token
 	c.head.said = said{}
+	c.connect = nil
 	c.ctx, c.conn, c.at, c.rule, c.narrow, c.row, c.to, c.up, c.upload, c.mint, c.mask = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 	c.route = route{}
 	c.request = provider.Request{}

@@ -13,7 +13,7 @@ import (
 // authenticate finds out who calls: the rule of the unix socket's peer, a token, or both, and then the token narrows the rule. A token
 // that nobody knows is refused wherever it stands, also beside one that is good: it is somebody's mistake or somebody's guess.
 func (p *Proxy) authenticate(c *call) *refusal {
-	c.rule, c.narrow = nil, nil
+	c.rule, c.narrow, c.hashed = nil, nil, false
 	if c.at.unix {
 		if rules := p.rules.Load(); c.conn.from != rules {
 			c.conn.rule, c.conn.from = rules.Match(c.conn.peer), rules
@@ -26,18 +26,28 @@ func (p *Proxy) authenticate(c *call) *refusal {
 	var found *caller.Rule
 	var token string // its id
 	var bad *refusal
-	try := func(b []byte) {
-		if bad != nil || !bytes.HasPrefix(b, tokenPrefix) {
-			return
-		}
-		rule, id, r := p.tokenRule(b)
+	tryHash := func(hash [32]byte) {
+		rule, id, r := p.tokenRule(hash)
 		if r != nil {
 			bad = r
 		} else if found == nil {
 			found, token = rule, id
+			c.hash, c.hashed = hash, true
+		}
+	}
+	try := func(b []byte) {
+		switch {
+		case bad != nil || !bytes.HasPrefix(b, tokenPrefix):
+		case !caller.IsToken(b):
+			bad = refuseCaller
+		default:
+			tryHash(caller.HashToken(b))
 		}
 	}
 	h := &c.head
+	if v := c.conn.via; v != nil && v.byToken {
+		tryHash(v.token)
+	}
 	if h.keywardToken != nil {
 		if !bytes.HasPrefix(h.keywardToken, tokenPrefix) {
 			return refuseCaller
@@ -48,6 +58,13 @@ func (p *Proxy) authenticate(c *call) *refusal {
 	eachSecret(h.authorization, &c.basic, try)
 	try(h.apiKey)
 	try(h.googKey)
+	for _, name := range p.places {
+		for i := range h.fields[:h.n] {
+			if f := &h.fields[i]; equalFold(f.name, name) {
+				eachSecret(f.value, &c.basic, try)
+			}
+		}
+	}
 	if bad != nil {
 		return bad
 	}
@@ -95,13 +112,9 @@ func eachSecret(v []byte, buf *[]byte, fn func([]byte)) {
 	fn(password)
 }
 
-// tokenRule is the rule of a caller token, and the token's id. The compiled rule is kept beside the row that it was made from, so that its
+// tokenRule is the rule of the caller token with that hash, and the token's id. The compiled rule is kept beside the row that it was made from, so that its
 // rate holds over all requests.
-func (p *Proxy) tokenRule(token []byte) (rule *caller.Rule, id string, bad *refusal) {
-	if !caller.IsToken(token) {
-		return nil, "", refuseCaller
-	}
-	hash := caller.HashToken(token)
+func (p *Proxy) tokenRule(hash [32]byte) (rule *caller.Rule, id string, bad *refusal) {
 	row, err := p.store.Token(p.ctx, hash)
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
@@ -123,7 +136,7 @@ func (p *Proxy) allowed(c *call) *refusal {
 			return r
 		}
 	}
-	for _, rule := range [...]*caller.Rule{c.rule, c.narrow} {
+	for _, rule := range c.rules() {
 		if rule == nil {
 			continue
 		}
@@ -133,6 +146,9 @@ func (p *Proxy) allowed(c *call) *refusal {
 	}
 	return nil
 }
+
+// rules are those that hold for the call; nil in the second place: one alone does.
+func (c *call) rules() [2]*caller.Rule { return [...]*caller.Rule{c.rule, c.narrow} }
 
 func permits(rule *caller.Rule, c *call) *refusal {
 	switch {

@@ -22,6 +22,11 @@ type callerConn struct {
 	rule *caller.Rule  // of the peer; nil on TCP and for a peer that no rule fits
 	from *caller.Rules // that rule came from: another one is looked up after a reload
 
+	inner atomic.Pointer[callerConn] // that TLS within CONNECT is read from; nil: there is no CONNECT
+	outer *callerConn                // the other way round
+	via   *via                       // what CONNECT has settled; nil unless there is an outer one
+	over  chan struct{}              // closed with an inner one
+
 	sock      *socket // nil: the connection is no socket
 	deadline  readDeadline
 	idleSince atomic.Int64 // nanoseconds since started; 0: a request is being served
@@ -87,7 +92,11 @@ func (c *callerConn) Write(b []byte) (n int, err error) {
 func (c *callerConn) Close() (err error) {
 	defer c.guard(&err)
 	if c.closed.CompareAndSwap(false, true) {
-		defer c.at.done(c)
+		if c.outer != nil {
+			defer close(c.over)
+		} else {
+			defer c.at.done(c)
+		}
 		if w := c.waiting.Swap(nil); w != nil {
 			w.giveUp()
 		}
@@ -105,6 +114,9 @@ func (c *call) giveUp() {
 
 // reset ends the connection so that the caller cannot take a cut answer for a whole one.
 func (c *callerConn) reset() {
+	if c.outer != nil {
+		c.outer.reset() // before TLS can say farewell
+	}
 	if tcp, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
 		_ = tcp.SetLinger(0)
 	}

@@ -53,15 +53,22 @@ func (s *connections) count() int {
 
 func (s *connections) closeAll() {
 	for _, c := range s.all() {
+		if c.outer != nil {
+			_ = c.outer.Close() // TLS's farewell may have to wait
+		}
 		_ = c.Close()
 	}
 }
 
+// all are the connections that requests are read from.
 func (s *connections) all() []*callerConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]*callerConn, 0, len(s.open))
 	for c := range s.open {
+		if in := c.inner.Load(); in != nil {
+			c = in
+		}
 		out = append(out, c)
 	}
 	return out

@@ -16,6 +16,7 @@ type refusal struct {
 	detail     string
 	retryAfter int    // seconds; 0: no such header
 	close      bool   // the connection cannot be used further
+	challenge  bool   // proxy credentials are asked for
 	head       string // what is wrong with the request's head, in a word, to count it by; empty: nothing is
 }
 
@@ -27,7 +28,7 @@ var (
 	refuseOrgName     = &refusal{status: 400, code: "bad_request", detail: "malformed org id: a letter or digit, then up to 63 letters, digits or . _ -"}
 	refuseAssistantID = &refusal{status: 400, code: "bad_request", detail: "malformed assistant id: 1 to 128 letters, digits or . _ -"}
 	refuseOrgConflict = &refusal{status: 400, code: "org_conflict", detail: "two sources name different orgs: header, assistant, path prefix or listener"}
-	refuseConnect     = &refusal{status: 403, code: "route_forbidden", detail: "CONNECT is not answered; send the request itself to this address", close: true}
+	refuseConnect     = &refusal{status: 403, code: "route_forbidden", detail: "CONNECT is not answered without --intercept; send the request itself to this address", close: true}
 	refuseVersion     = &refusal{status: 400, code: "bad_request", detail: "the HTTP version is neither 1.0 nor 1.1", close: true, head: "version"}
 	refuseTargetForm  = &refusal{status: 400, code: "bad_request", detail: "the request target is neither a path nor an absolute http URL", close: true}
 	refusePath        = &refusal{status: 400, code: "bad_request", detail: "the path has an empty, \".\" or \"..\" segment, and a rule applies to it"}
@@ -58,6 +59,7 @@ var (
 	refuseRejected   = &refusal{status: 424, code: "credential_rejected", detail: "the provider no longer honours the org's credential"}
 
 	refuseUnreachable = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider could not be reached, or closed the connection without an answer"}
+	refusePrivate     = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider's name resolves to an address of this machine or of a private network, where no credential is sent; --upstream HOST=URL says otherwise"}
 	refuseTLS         = &refusal{status: 502, code: "upstream_tls", detail: "the provider's certificate or TLS could not be verified"}
 	refuseProtocol    = &refusal{status: 502, code: "upstream_protocol", detail: "the provider's answer is not valid HTTP"}
 	refuseTimeout     = &refusal{status: 504, code: "upstream_timeout", detail: "the provider did not answer in time"}
@@ -73,6 +75,7 @@ var codes = []string{
 	"secret_route", "browser_request", "host_forbidden", "unknown_upstream", "unknown_assistant", "body_too_large", "headers_too_large",
 	"credential_missing", "credential_inactive", "credential_unreadable", "credential_incomplete", "credential_rejected", "rate_limited", "caller_gone",
 	"internal_error", "upstream_unreachable", "upstream_tls", "upstream_protocol", "upstream_timeout", "store_unavailable", "draining",
+	"misdirected_request", "ca_unavailable",
 }
 
 // refuseRate is a 429 that says when to come back.
@@ -103,6 +106,9 @@ func (r *refusal) write(resp *fasthttp.Response, requestID []byte) {
 	resp.Header.SetBytesV("Keyward-Request-Id", requestID)
 	if r.retryAfter > 0 {
 		resp.Header.Set("Retry-After", strconv.Itoa(r.retryAfter))
+	}
+	if r.challenge {
+		resp.Header.Set("Proxy-Authenticate", `Basic realm="keyward"`)
 	}
 	if r.close {
 		resp.SetConnectionClose()

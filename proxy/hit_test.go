@@ -18,6 +18,10 @@ func bytePeer(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveBytes(t, l, "http://")
+}
+
+func serveBytes(t testing.TB, l net.Listener, scheme string) string {
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -44,12 +48,16 @@ func bytePeer(t testing.TB) string {
 			}()
 		}
 	}()
-	return "http://" + l.Addr().String()
+	return scheme + l.Addr().String()
 }
 
-// roundTripper writes one request over and over and reads its answer, without an allocation of its own.
+// roundTripper is over a connection to the unix socket.
 func roundTripper(t testing.TB, w *world, request string) func() {
-	c := w.dial("unix")
+	return over(t, w.dial("unix"), request)
+}
+
+// over writes one request over and over on c and reads its answer, without an allocation of its own.
+func over(t testing.TB, c net.Conn, request string) func() {
 	out := []byte(request)
 	buf := make([]byte, 8192)
 	end := bytes.Repeat([]byte("x"), 500)

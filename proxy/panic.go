@@ -57,6 +57,14 @@ func (p *Proxy) guard(c *call) {
 	}
 }
 
+// guardTunnel does the same in what copies a tunnel's bytes.
+func (p *Proxy) guardTunnel(id []byte, c *callerConn) {
+	if v := recover(); v != nil {
+		p.panicked(id, v)
+		_ = c.Close()
+	}
+}
+
 // guard turns a panic within a caller's connection into the end of the connection.
 func (c *callerConn) guard(err *error) {
 	if v := recover(); v != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -25,18 +26,20 @@ import (
 
 // Options are what a Proxy needs. Zero durations and sizes mean the defaults of the command line.
 type Options struct {
-	Store    store.Reader  // a cache in front of the store
-	Keys     *seal.Keyring // opens what the store holds
-	Rules    *caller.Rules // of the configuration's callers: section
-	Log      zerolog.Logger
-	Requests *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
-	Usage    *store.Usage    // is told which tokens and assistants are used; nil: nobody is
-	Tracer   *trace.Tracer   // nil: nothing is traced
+	Store     store.Reader  // a cache in front of the store
+	Providers provider.Set  // all that there are; nil: provider.All
+	Keys      *seal.Keyring // opens what the store holds
+	Rules     *caller.Rules // of the configuration's callers: section
+	Log       zerolog.Logger
+	Requests  *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
+	Usage     *store.Usage    // is told which tokens and assistants are used; nil: nobody is
+	Tracer    *trace.Tracer   // nil: nothing is traced
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
 	AnyHost   bool                // listeners are open to other machines: any Host is allowed on TCP
 	Isolate   bool                // no connection to a provider is used for two orgs
+	Intercept *Interception       // how CONNECT is answered; nil: with a refusal
 	Pulse     string              // the target of requests of our own that ask whether listeners answer; empty: there are none
 
 	MaxHead     int           // bytes of a request's head; default 32 KiB
@@ -61,21 +64,28 @@ type Limits struct {
 
 // A Proxy serves callers. It is made by New, given listeners by Serve and ended by Shutdown and Close.
 type Proxy struct {
-	store    store.Reader
-	keys     *seal.Keyring
-	rules    atomic.Pointer[caller.Rules]
-	tokens   tokenRules
-	usage    *store.Usage
-	tracer   *trace.Tracer
-	log      zerolog.Logger
-	requests *zerolog.Logger
+	store     store.Reader
+	providers provider.Set
+	keys      *seal.Keyring
+	rules     atomic.Pointer[caller.Rules]
+	tokens    tokenRules
+	usage     *store.Usage
+	tracer    *trace.Tracer
+	log       zerolog.Logger
+	requests  *zerolog.Logger
 
-	hosts    atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
-	names    map[string]*provider.Provider        // :: path segment or host label → provider
-	dropped  *names
-	roots    *x509.CertPool
-	anyHost  bool
-	isolate  bool
+	hosts   atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
+	names   map[string]*provider.Provider        // :: path segment or host label → provider
+	dropped *names
+	places  []string // headers in lower case, in which SDKs of configured providers put a caller's token
+	roots   *x509.CertPool
+	anyHost bool
+	isolate bool
+
+	intercept *Interception // nil: CONNECT is refused
+	within    *tls.Config   // of what is intercepted
+	dialOut   func(ctx context.Context, network, address string) (net.Conn, error)
+
 	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
@@ -116,20 +126,26 @@ type Stats struct {
 
 // New makes a Proxy. It dials nothing yet.
 func New(o Options) (*Proxy, error) {
+	all := o.Providers.Or()
 	p := &Proxy{
-		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
-		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
+		store: o.Store, providers: all, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(all),
+		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, intercept: o.Intercept, within: newWithin(), dialOut: newDialer(), pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
-	if p.secrets, err = newSecretTables(provider.All); err != nil {
+	if p.secrets, err = newSecretTables(all); err != nil {
 		return nil, err
 	}
-	p.measured = newMeasures(provider.All)
+	p.measured = newMeasures(all)
 	if err := p.SetUpstreams(o.Upstreams); err != nil {
 		return nil, err
 	}
 	p.SetLimits(o.Limits)
-	for _, v := range provider.All {
+	for _, v := range all {
+		for _, h := range v.AuthHeaders {
+			if v.Custom && h != "Authorization" && h != "Proxy-Authorization" && h != "Cookie" { // which are looked at anyway, or never
+				p.places = append(p.places, strings.ToLower(h))
+			}
+		}
 		p.names[v.Name] = v
 		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
 		p.tokens.known = append(p.tokens.known, v.Name)
@@ -139,11 +155,11 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.inflight = newInflight(provider.All)
+	p.inflight = newInflight(all)
 	p.refusals, p.heads = newCounter(codes...), newCounter(headReasons...)
 	p.minted = newExchanges(p, o.Rotated)
 	p.suspects = o.Suspect
-	p.mints, p.audit = newMintRoutes(provider.All), o.Audit
+	p.mints, p.audit = newMintRoutes(all), o.Audit
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
 		Handler:                      p.serve,
@@ -204,7 +220,7 @@ func (p *Proxy) SetLimits(l Limits) {
 
 // SetUpstreams puts new overrides in force: host → where it is dialled instead. Connections to hosts that stay where they are stay too.
 func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
-	next, err := newUpstreams(provider.All, overrides, p.roots)
+	next, err := newUpstreams(p.providers, overrides, p.roots)
 	if err != nil {
 		return err
 	}
@@ -214,7 +230,7 @@ func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
 	var old []*upstream
 	if before := p.hosts.Load(); before != nil {
 		for host, u := range *before {
-			if n := next[host]; n.address == u.address && (n.tls == nil) == (u.tls == nil) {
+			if n := next[host]; n.address == u.address && n.public == u.public && (n.tls == nil) == (u.tls == nil) {
 				next[host] = u
 			} else {
 				old = append(old, u)
@@ -369,6 +385,12 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	} else {
 		defer p.recover(c)
 	}
+	if c.connect != nil {
+		if bad := p.answerConnect(c); bad != nil {
+			c.refuse(bad)
+		}
+		return
+	}
 	if c.route.mint != nil {
 		if bad := p.mint(c); bad != nil {
 			c.refuse(bad)
@@ -409,18 +431,28 @@ func (p *Proxy) decide(c *call) *refusal {
 	if len(h.method)+len(h.target)+len(raw)+len("  HTTP/1.1\r\n") > p.maxHead {
 		return refuseHeadSize
 	}
+	connects := equalFold(h.method, "connect")
+	if v := c.conn.via; v != nil && v.misdirected(h) {
+		return refuseMisdirected
+	}
 	if !c.at.unix {
-		if bad := p.fromBrowser(h); bad != nil {
+		if bad := p.fromBrowser(h, connects); bad != nil {
 			return bad
 		}
 	}
 	if bad := p.authenticate(c); bad != nil {
+		if bad == refuseCaller && connects && p.intercept != nil && h.proxyAuth == nil {
+			return refuseProxyAuth // who has a token may wait to be asked for it
+		}
 		return bad
 	}
 	if p.tracer != nil {
 		c.follow() // the traceparent of somebody unknown counts for nothing: all could be traced, and crowd out what others sent
 	}
-	if bad := p.find(&c.route, h, c.at); bad != nil {
+	if connects && c.conn.via == nil {
+		return p.decideConnect(c)
+	}
+	if bad := p.find(&c.route, h, c.at, c.conn.via); bad != nil {
 		return bad
 	}
 	if bad := p.orgOf(c); bad != nil {

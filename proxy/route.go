@@ -23,17 +23,19 @@ type route struct {
 
 // find reads the request target and decides the upstream; contract: header, path segment, absolute form, Host, PROVIDER.localhost,
 // the listener's own, in this order.
-func (p *Proxy) find(r *route, h *head, at *Listener) *refusal {
+func (p *Proxy) find(r *route, h *head, at *Listener, v *via) *refusal {
 	*r = route{}
 	target := h.target
 	var named []byte // the host of an absolute-form target
 	absolute := false
 	switch {
 	case equalFold(h.method, "connect"):
-		return refuseConnect
+		return refuseWithin
 	case len(target) == 0:
 		return refuseTargetForm
 	case target[0] == '/':
+	case v != nil && string(target) != "*":
+		return refuseWithinForm
 	case string(target) == "*":
 		return refuseUpstream // asks about this server, which is nobody's provider
 	case len(target) > 7 && equalFold(target[:7], "http://"):
@@ -66,6 +68,9 @@ func (p *Proxy) find(r *route, h *head, at *Listener) *refusal {
 	}
 	if absolute && !at.unix && !p.hostAllowed(named) {
 		return refuseHost
+	}
+	if v != nil { // the path is the provider's own, whatever it begins with
+		return p.byHost(r, bytesOf(v.host), at)
 	}
 
 	path, bad := p.cutPrefix(r, r.path)
@@ -237,11 +242,11 @@ func (p *Proxy) hostAllowed(host []byte) bool {
 
 // fromBrowser refuses what a web page could send to a loopback port: an Origin, a foreign Sec-Fetch-Site, or, when the page's own name
 // was made to resolve to loopback (DNS rebinding), a Host of its own.
-func (p *Proxy) fromBrowser(h *head) *refusal {
+func (p *Proxy) fromBrowser(h *head, connects bool) *refusal {
 	if h.origin != nil || h.fetchSite != nil && !equalFold(h.fetchSite, "none") && !equalFold(h.fetchSite, "same-origin") {
 		return refuseBrowser
 	}
-	if !p.hostAllowed(h.host) {
+	if !p.hostAllowed(h.host) && (!connects || p.intercept == nil) { // no page can send CONNECT, and its Host says where to
 		return refuseHost
 	}
 	return nil
@@ -283,6 +288,9 @@ func (p *Proxy) orgOf(c *call) *refusal {
 		if !agree(c.route.org) {
 			return refuseOrgConflict
 		}
+	}
+	if v := c.conn.via; v != nil && v.org != "" && !agree(bytesOf(v.org)) {
+		return refuseOrgConflict
 	}
 	if c.at.Org != "" && !agree(bytesOf(c.at.Org)) {
 		return refuseOrgConflict

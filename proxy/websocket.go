@@ -42,12 +42,17 @@ func (c *call) relay(conn net.Conn) {
 	u := c.up
 	c.up = nil
 	defer func() { _ = u.Close() }()
-	caller := c.conn
-	defer context.AfterFunc(c.p.ctx, func() { // ends the tunnel with the proxy
+	c.p.join(c.id[:], c.conn, conn, u, u.br, &c.sent, &c.received)
+}
+
+// join copies between a caller and the other side, whose bytes come from src, until both are done. in is the caller's connection as the
+// server library has left it.
+func (p *Proxy) join(id []byte, caller *callerConn, in, u net.Conn, answers io.Reader, sent, received *int64) {
+	defer context.AfterFunc(p.ctx, func() { // ends the tunnel with the proxy
 		_ = u.Close()
 		_ = caller.Close()
 	})()
-	t := &tunnel{idle: c.p.idle()}
+	t := &tunnel{idle: p.idle()}
 	t.moved.Store(time.Now().UnixNano())
 	// Whatever happens to one way, both have ended when the call does: nobody may use its connections afterwards.
 	way := func(dst io.Writer, src io.Reader, from deadliner, to net.Conn, n *int64) {
@@ -61,14 +66,14 @@ func (c *call) relay(conn net.Conn) {
 				_ = caller.Close()
 			}
 		}()
-		defer c.p.guard(c)
+		defer p.guardTunnel(id, caller)
 		*n = t.copy(dst, src, from)
 		closeWrite(to)
 		ended = true
 	}
 	var both sync.WaitGroup
-	both.Go(func() { way(u, conn, caller, u, &c.sent) })
-	way(conn, u.br, u, caller, &c.received)
+	both.Go(func() { way(u, in, caller, u, sent) })
+	way(in, answers, u, caller, received)
 	both.Wait()
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sees to what the tests need besides Go: PostgreSQL's binaries, its pgTAP, PgBouncer, Node 20 with npm, Chromium, curl, nginx and HAProxy as providers
-# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector, zsh, fish and mandoc. What is missing is installed where that is allowed (root, apt-get): from
+# whose HTTP parsers are not Go's, systemd to check the units with, a C compiler for the race detector, zsh, fish, mandoc and Twilio's SDK for Python. What is missing is installed where that is allowed (root, apt-get): from
 # Debian's packages, and Node from npm where Debian's is too old for the
 # SDKs. Elsewhere this says what to install, and how to do without.
 #
@@ -51,6 +51,8 @@ look() {
 	has systemd-analyze || optional+=(systemd) # which checks the units
 	# Whose completion and whose reading of the manual are tested.
 	for p in zsh fish mandoc; do has "$p" || optional+=("$p"); done
+	# Twilio's SDK as Debian has it, for Debian's own Python: an app that is intercepted.
+	/usr/bin/python3 -c 'import twilio' 2>/dev/null || optional+=(python3-twilio)
 }
 has_pgtap() { compgen -G "/usr/share/postgresql/${release:-*}/extension/pgtap.control" >/dev/null || [ -e "$(pg_config --sharedir 2>/dev/null)/extension/pgtap.control" ]; }
 complete() { [ ${#missing[@]} -eq 0 ] && [ ${#optional[@]} -eq 0 ] && [ -z "$old_node" ]; }

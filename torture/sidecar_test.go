@@ -26,6 +26,8 @@ type sidecar struct {
 	cmd   *exec.Cmd
 	log   lockedBuffer
 	ended chan error
+
+	tunnel *tunnel // of the network of that name
 }
 
 // startSidecar runs the program with the given overrides (host → address of a stand-in) and waits until it is ready. The stand-ins
@@ -153,6 +155,9 @@ func (s *sidecar) dial(network string) net.Conn {
 }
 
 func (s *sidecar) tryDial(network string) (net.Conn, error) {
+	if network == "tunnel" {
+		return s.tunnel.dial(s.tcp)
+	}
 	if network == "unix" {
 		return net.DialTimeout("unix", filepath.Join(s.dir, "caller.sock"), 5*time.Second)
 	}

@@ -76,11 +76,12 @@ func (s *Server) accept(c *call, route *parsedRoute, key string, until time.Time
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
 	defer cancel()
-	duplicate, err := s.o.Accept(ctx, &store.Delivery{
+	d := &store.Delivery{
 		Org: c.org, Provider: c.source.provider.Name, Type: c.said.typ, Assistant: c.assistant, Group: c.group(), Target: route.Target,
 		Method: c.message.method, Path: path, RawQuery: c.message.rawQuery, Header: header, Body: c.message.body,
 		SeenKey: key, SeenUntil: until,
-	})
+	}
+	duplicate, err := s.o.Accept(ctx, d)
 	if err != nil {
 		s.log.Error().Err(err).Str("request_id", c.id).Msg("storing a webhook; its sender is told to try again")
 		return refuseStore
@@ -92,6 +93,7 @@ func (s *Server) accept(c *call, route *parsedRoute, key string, until time.Time
 		resp.Header.Set("Keyward-Duplicate", "true")
 	} else {
 		s.stats.Accepted.Add(1)
+		resp.Header.Set("Keyward-Delivery-Id", d.ID) // what it can be asked about by
 	}
 	if c.source.provider.Name == "twilio" {
 		resp.Header.SetContentType("text/xml") // Twilio takes an empty answer for a mistake

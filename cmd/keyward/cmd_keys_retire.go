@@ -44,6 +44,7 @@ func cmdKeysRetire(ctx context.Context, f *flags, args []string, std stdio) erro
 			wait := time.Second
 			if running, err := k.db.Sidecars(ctx); err != nil || len(running) > 0 {
 				wait = retireAfter
+				fmt.Fprintf(std.err, "No row needs it. Looking once more in %v, for what sidecars are just writing.\n", wait)
 			}
 			if err := sleep(ctx, wait); err != nil {
 				return err

@@ -151,7 +151,8 @@ func TestEveryCommandsHelpShowsAnExample(t *testing.T) {
 }
 
 func TestUnknownCommands(t *testing.T) {
-	isFailure(t, runCommand("", "kredentials", "list"), exitUsage, "no command")
+	isFailure(t, runCommand("", "kredentials", "list"), exitUsage, `"kredentials" is no command; did you mean keyward credentials?`)
+	isFailure(t, runCommand("", "stats"), exitUsage, `"stats" is no command; keyward --help lists them`)
 	isFailure(t, runCommand("", "credentials", "lsit"), exitUsage, "keyward credentials --help")
 	for _, args := range [][]string{{}, {"credentials"}} {
 		if r := runCommand("", args...); r.code != exitUsage || !strings.Contains(r.err, "credentials list") || r.out != "" {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/provider"
 	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/admin"
@@ -41,7 +42,7 @@ func TestTopShowsOneSnapshotWhereThereIsNoTerminal(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	if len(shot.Traffic.Providers) != 5 {
+	if len(shot.Traffic.Providers) != len(provider.All) {
 		t.Errorf("%d providers", len(shot.Traffic.Providers))
 	}
 	out := s.must("", "top")

@@ -204,10 +204,11 @@ func cmdWebhooksTest(ctx context.Context, f *flags, args []string, std stdio) er
 		return err
 	}
 	var got struct {
-		Type   string `json:"type"`
-		Status int    `json:"status"`
-		Error  string `json:"error"`
-		Body   string `json:"body"`
+		Type     string `json:"type"`
+		Status   int    `json:"status"`
+		Error    string `json:"error"`
+		Delivery string `json:"delivery"`
+		Body     string `json:"body"`
 	}
 	if err := json.Unmarshal(answer, &got); err != nil {
 		return fmt.Errorf("reading the sidecar's answer: %w", err)
@@ -219,8 +220,11 @@ func cmdWebhooksTest(ctx context.Context, f *flags, args []string, std stdio) er
 	if *asJSON {
 		return errors.Join(printJSON(std.out, answer), failed)
 	}
-	if failed == nil {
-		fmt.Fprintf(std.err, "%s %s of %s: answered %d\n", *provider, got.Type, *org, got.Status)
+	switch {
+	case failed == nil && got.Delivery != "":
+		fmt.Fprintf(std.err, "%s %s of %s: acknowledged, to be delivered; whether the app took it: keyward webhooks show %s\n", *provider, got.Type, *org, got.Delivery)
+	case failed == nil:
+		fmt.Fprintf(std.err, "%s %s of %s: the app answered %d\n", *provider, got.Type, *org, got.Status)
 	}
 	if got.Body != "" {
 		if _, err := fmt.Fprintln(std.out, strings.TrimRight(got.Body, "\n")); err != nil {
@@ -233,14 +237,16 @@ func cmdWebhooksTest(ctx context.Context, f *flags, args []string, std stdio) er
 // testWebhook is admin.Webhooks.Test: a Sampler's answers and errors, as the admin API says them.
 func testWebhook(s *webhook.Sampler) func(context.Context, string, string, string) (*admin.WebhookAnswer, error) {
 	return func(ctx context.Context, org, provider, typ string) (*admin.WebhookAnswer, error) {
+		noSecret := fmt.Sprintf("the credential of org %s with %s has no webhook secret: put the field webhook_secret into it (google_calendar: channel_token)", org, provider)
 		a, err := s.Send(ctx, org, provider, typ)
 		for _, known := range []struct {
 			is      error
 			problem *admin.Problem
 		}{
-			{store.ErrNotFound, &admin.Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "the org has no credential with this provider"}},
-			{webhook.ErrNoSecret, &admin.Problem{Status: http.StatusFailedDependency, Code: "credential_incomplete", Detail: webhook.ErrNoSecret.Error()}},
+			{store.ErrNotFound, &admin.Problem{Status: http.StatusNotFound, Code: "not_found", Detail: fmt.Sprintf("org %s has no credential with %s: keyward credentials set", org, provider)}},
+			{webhook.ErrNoSecret, &admin.Problem{Status: http.StatusFailedDependency, Code: "credential_incomplete", Detail: noSecret}},
 			{webhook.ErrType, &admin.Problem{Status: http.StatusBadRequest, Code: "bad_request", Detail: webhook.ErrType.Error()}},
+			{webhook.ErrPrivateKey, &admin.Problem{Status: http.StatusBadRequest, Code: "bad_request", Detail: webhook.ErrPrivateKey.Error()}},
 			{webhook.ErrNotSent, &admin.Problem{Status: http.StatusBadGateway, Code: "not_sent", Detail: webhook.ErrNotSent.Error()}},
 		} {
 			if errors.Is(err, known.is) {

@@ -85,7 +85,7 @@ func TestWebhooksTestGoesTheWholeWay(t *testing.T) {
 	b.ok(`{"api_key":"vapi-key","webhook_secret":"hook-secret-0123456789"}`, "credentials", "set", "--org", "acme", "--provider", "vapi")
 	b.ok(`{"api_key":"re_0123456789"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	r := b.run("", "webhooks", "test", "--org", "acme", "--provider", "vapi", "--type", "tool-calls")
-	if r.code != 0 || r.out != "{\"results\":[]}\n" || !strings.Contains(r.err, "answered 200") {
+	if r.code != 0 || r.out != "{\"results\":[]}\n" || !strings.Contains(r.err, "the app answered 200") {
 		t.Fatalf("%+v", r)
 	}
 	if got := <-b.got; !strings.HasPrefix(got, "acme {") || !strings.Contains(got, `"tool-calls"`) {
@@ -95,10 +95,19 @@ func TestWebhooksTestGoesTheWholeWay(t *testing.T) {
 	if got := <-b.got; !strings.Contains(got, `"status-update"`) || strings.Contains(out+got, "hook-secret") {
 		t.Errorf("%s %s", got, out)
 	}
-	b.fails(exitNotFound, "no credential", "", "webhooks", "test", "--org", "globex", "--provider", "vapi")
-	b.fails(exitFailed, "no webhook secret", "", "webhooks", "test", "--org", "acme", "--provider", "resend")
+	if r = b.run("", "webhooks", "test", "--org", "acme", "--provider", "vapi"); r.code != 0 || !strings.Contains(r.err, "acknowledged, to be delivered; whether the app took it: keyward webhooks show wd_") {
+		t.Errorf("%+v", r)
+	}
+	id := strings.TrimSpace(r.err[strings.LastIndex(r.err, " wd_"):])
+	if show := b.ok("", "webhooks", "show", id); !strings.Contains(show, "status-update") {
+		t.Errorf("%s", show)
+	}
+	b.fails(exitNotFound, "org globex has no credential with vapi: keyward credentials set", "", "webhooks", "test", "--org", "globex", "--provider", "vapi")
+	b.fails(exitFailed, "the credential of org acme with resend has no webhook secret: put the field webhook_secret into it", "", "webhooks", "test", "--org", "acme", "--provider", "resend")
 	b.fails(exitUsage, "--provider is missing", "", "webhooks", "test", "--org", "acme")
 	b.fails(exitUsage, "type", "", "webhooks", "test", "--org", "acme", "--provider", "vapi", "--type", "a b")
+	b.ok(`{"account_sid":"AC0123456789abcdef0123456789abcdef","auth_token":"fedcba9876543210fedcba9876543210"}`, "credentials", "set", "--org", "acme", "--provider", "twilio")
+	b.fails(exitUsage, "twilio has message and call", "", "webhooks", "test", "--org", "acme", "--provider", "twilio", "--type", "sms")
 	b.ok("", "credentials", "disable", "--org", "acme", "--provider", "vapi")
 	r = b.run("", "webhooks", "test", "--org", "acme", "--provider", "vapi")
 	if r.code != exitFailed || !strings.Contains(r.err, "was answered 401 webhook_unverified") || !strings.Contains(r.out, "webhook_unverified") {

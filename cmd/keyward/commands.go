@@ -84,6 +84,9 @@ func commands() []command {
 		{"keys rotate", "make the newest active key the one that seals, and re-seal all rows with it", keysRotateExample, cmdKeysRotate},
 		{"keys retire", "take out keys that have sealed nothing which is still there", "keyward keys retire --data-dir .keyward", cmdKeysRetire},
 		{"keys rewrap", "have the key management service wrap the keys anew, or move them to another source", keysRewrapExample, cmdKeysRewrap},
+		{"ca show", "print the certificate of the local CA, which apps that are intercepted trust", caShowExample, cmdCAShow},
+		{"ca env", "print the variables that have an app call through the sidecar unchanged", caEnvExample, cmdCAEnv},
+		{"ca rotate", "make a new local CA, which the one before vouches for during 30 days", caRotateExample, cmdCARotate},
 		{"import", "carry an app's own tables over to Keyward; says what it would do, and does it with --apply", importExample, cmdImport},
 		{"migrate up", "bring the store's schema up to date (the same as migrate alone)", "keyward migrate up --data-dir .keyward", cmdMigrateUp},
 		{"migrate down", "take back the last step of the schema, data of that step included", "keyward migrate down --data-dir .keyward --yes", cmdMigrateDown},
@@ -181,7 +184,7 @@ func dispatch(ctx context.Context, args []string, std stdio) error {
 	}
 	switch {
 	case !group:
-		return usagef("%q is no command; keyward --help lists them", word)
+		return usagef("%q is no command; %s", word, suggest(word, firstWords(tables()), "keyward ", "keyward --help lists them"))
 	case len(rest) > 0 && isHelp(rest[0]):
 		fmt.Fprint(std.out, overview(all, word))
 		return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -34,9 +33,6 @@ func (f *flags) help() string {
 		}
 		if flag.Shorthand != "" {
 			left += ", -" + flag.Shorthand
-		}
-		if slices.Contains(notYet, flag.Name) {
-			help += " (not available in this version)"
 		}
 		words := strings.Fields(help)
 		if def := f.defaultText(flag); def != "" {

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
@@ -77,9 +76,6 @@ restart. A bad file is refused as a whole and the old one stays.
 		if flag.Annotations["reload"] != nil {
 			help += " · *live*"
 		}
-		if slices.Contains(notYet, flag.Name) {
-			help += " · not available in this version"
-		}
 		b.WriteString("| `" + strings.TrimSpace("--"+flag.Name+" "+name) + "` | " + def + " | " + help + " |\n")
 	})
 	b.WriteString("\n## In the file alone\n\n| key | meaning |\n|---|---|\n")
@@ -127,6 +123,8 @@ callers:
     rate: 50/s burst 200
 listeners:
   - {address: "127.0.0.1:7460", upstream: www.googleapis.com}
+providers:
+  - {name: acme_api, hosts: [api.acme.example], header: X-Acme-Key, probe: /v1/me}
 webhooks:
   - {provider: twilio, org: acme, target: "unix:/run/app.sock:/sms", mode: durable}
 `

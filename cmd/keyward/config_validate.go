@@ -15,11 +15,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
-
-// notYet are the flags whose feature this version does not have: any value but the default is refused, never ignored.
-var notYet = []string{"intercept", "intercept-passthrough"}
 
 var (
 	logLevels  = []string{"trace", "debug", "info", "warn", "error"}
@@ -30,10 +28,7 @@ var (
 func (c *Config) validate(k Known, p *problems) {
 	f := c.flags
 	f.VisitAll(func(flag *pflag.Flag) {
-		switch {
-		case slices.Contains(notYet, flag.Name) && flag.Value.String() != flag.DefValue:
-			p.addf("%s: not available in this version", f.at(flag.Name))
-		case flag.Value.String() == "" && flag.DefValue != "" && flag.Annotations["empty"] == nil && !(flag.Name == "store" && c.StoreFile != ""):
+		if flag.Value.String() == "" && flag.DefValue != "" && flag.Annotations["empty"] == nil && !(flag.Name == "store" && c.StoreFile != "") {
 			p.addf("%s: must not be empty; leave it out for the default %s", f.at(flag.Name), f.defaultText(flag))
 		}
 	})
@@ -42,6 +37,7 @@ func (c *Config) validate(k Known, p *problems) {
 	c.checkOutage(p)
 	c.checkAddresses(k, p)
 	c.checkUpstreams(k, p)
+	c.checkIntercept(k, p)
 	c.checkNumbers(p)
 	c.checkWebhooks(k, p)
 	c.checkGoogle(p)
@@ -255,8 +251,11 @@ func (c *Config) checkWebhooks(k Known, p *problems) {
 	for i := range c.Webhooks {
 		w := &c.Webhooks[i]
 		at := fmt.Sprintf("%s: webhooks[%d].", c.Config, i)
-		if w.Provider != "" && !slices.Contains(k.Providers, w.Provider) {
+		switch {
+		case w.Provider != "" && !slices.Contains(k.Providers, w.Provider):
 			p.addf("%sprovider %q: must be one of %s", at, w.Provider, strings.Join(k.Providers, ", "))
+		case slices.ContainsFunc(c.custom, func(p *provider.Provider) bool { return p.Name == w.Provider }):
+			p.addf("%sprovider %q: is one of providers:, which send no webhooks that could be verified", at, w.Provider)
 		}
 		if w.Org != "" && !orgID.MatchString(w.Org) {
 			p.addf("%sorg %q: is no org id", at, w.Org)

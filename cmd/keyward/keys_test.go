@@ -118,7 +118,9 @@ func rotates(t *testing.T, url string, orgs int) {
 		t.Errorf("%s: %v", out, err)
 	}
 	works("after the rotation")
-	keys.must("retire")
+	if out := keys.must("retire"); !strings.Contains(out, "Looking once more in 6s") {
+		t.Errorf("it waits without a word: %s", out)
+	}
 	eventually(t, "the sidecar has let the old key go", func() bool {
 		all := items(t, keys.must("list", "--json"))
 		return len(all) == 1 && all[0]["id"] == done.KeyID && all[0]["rows"] == float64(orgs)

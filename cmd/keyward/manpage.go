@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -143,9 +142,6 @@ func (m *roff) flag(f *flags, flag *pflag.Flag) {
 	name, help := argument(flag)
 	if def := f.defaultText(flag); def != "" {
 		help += " (default " + def + ")"
-	}
-	if slices.Contains(notYet, flag.Name) {
-		help += " (not available in this version)"
 	}
 	left := "--" + flag.Name
 	if flag.Shorthand != "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/admin"
+	"github.com/keyward/keyward/ca"
 	"github.com/keyward/keyward/cache"
 	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
@@ -42,6 +43,7 @@ type sidecarProcess struct {
 	cache  *cache.Cache
 	local  *localSwitch // in front of the cache
 
+	leaves     *ca.Leaves       // nil: nothing is intercepted
 	lastGood   *lastgood.Keeper // nil: none is kept
 	unmigrated bool             // the store could not be reached at the start
 	strict     atomic.Pointer[map[string]bool]
@@ -115,6 +117,7 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	s.owned.Go(func() { s.verifier.Run(background) })
 	s.owned.Go(func() { s.countSeals(background) })
 	s.owned.Go(func() { s.watchKeys(background) })
+	s.owned.Go(func() { s.watchCA(background) })
 	s.owned.Go(func() { s.attendKeys(background, c.RunDir) })
 	s.announce()
 	if ready != nil {
@@ -249,14 +252,14 @@ func (s *sidecarProcess) openCache(ctx context.Context) error {
 		}
 	})
 	s.stops = append(s.stops, stop)
-	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
+	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys, Providers: s.c.providers()}
 	s.local, err = openLocalSwitch(ca, c.RunDir)
 	return err
 }
 
 func (s *sidecarProcess) startProxy(context.Context) error {
 	c := s.c
-	rules, err := c.compileRules(knownNames(), nil)
+	rules, err := c.compileRules(c.known(), nil)
 	if err != nil {
 		return usagef("%w", err)
 	}
@@ -268,8 +271,12 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 		s.log.Info().Uint32("uid", ownUID()).Msg("no callers: in the configuration: only this uid is let in over the unix socket, for every org; over TCP a token is needed")
 	}
 	s.makeVerifier()
+	intercept, err := s.openCA()
+	if err != nil {
+		return err
+	}
 	s.proxy, err = proxy.New(proxy.Options{
-		Store: s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
+		Intercept: intercept, Store: s.local, Providers: c.providers(), Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
 		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Audit: s.db.AddEvent, Pulse: s.pulse,
 	})
 	if err != nil {
@@ -337,7 +344,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
-		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
+		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Providers: s.c.providers(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
 		Stats: s.stats, Traffic: s.recent.now, Metrics: s.shown, Verifier: s.verifier,
 		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
 		Local: admin.Local{List: s.local.list, Set: s.local.set},
@@ -348,7 +355,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
 		},
 	})
-	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Open: s.consoleOpen, Stop: s.draining}))
+	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Titles: titles(s.c.providers()), Open: s.consoleOpen, Stop: s.draining}))
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.complete.Store(true)
@@ -515,7 +522,7 @@ func (s *sidecarProcess) reload() {
 }
 
 func (s *sidecarProcess) apply(next *Config) error {
-	rules, err := next.compileRules(knownNames(), s.proxy.Rules())
+	rules, err := next.compileRules(next.known(), s.proxy.Rules())
 	if err != nil {
 		return err
 	}

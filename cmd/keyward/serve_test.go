@@ -360,7 +360,7 @@ func TestSecondInstanceIsKeptOut(t *testing.T) {
 	second := start(t, dir, "--data-dir", filepath.Join(dir, "other"))
 	err := <-second.done
 	second.done <- err
-	if out := second.log.String(); second.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "another instance") {
+	if out := second.log.String(); second.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "another instance is listening on it (its lock is held): end it, or give this one another --run-dir") {
 		t.Errorf("exit code %d: %s", second.cmd.ProcessState.ExitCode(), out)
 	}
 	first.must("", "wait", "--max", "1s")

@@ -39,7 +39,7 @@ func listenUnix(path string, mode os.FileMode, gid int) (*socketFile, error) {
 	s := &socketFile{path: path, lock: lock}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("socket %q: another instance is listening on it (its lock is held)", path)
+		return nil, fmt.Errorf("socket %q: another instance is listening on it (its lock is held): end it, or give this one another --run-dir", path)
 	}
 	if err := s.bind(mode, gid); err != nil {
 		_ = lock.Close()

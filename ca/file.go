@@ -1,0 +1,97 @@
+package ca
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// KeyFile is the name of the file in the data folder that holds an authority, its private key included.
+const KeyFile = "ca-key.pem"
+
+// What apps read, by name in the run folder, beside the socket that they reach: the root alone, and the root behind those of the system.
+const (
+	RootFile   = "ca.pem"
+	BundleFile = "ca-bundle.pem"
+)
+
+// Load reads the authority of a data folder. There being none is fs.ErrNotExist. A file that others can read is refused: whoever has read
+// it could be the providers, to each app that trusts the root.
+func Load(dir string) (*Authority, error) {
+	path := filepath.Join(dir, KeyFile)
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("the CA's key %s can be read by others (mode %04o); chmod 600 it, and keyward ca rotate --now if it may have been", path, st.Mode().Perm())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
+	}
+	defer clear(b)
+	a, err := decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("the CA in %s cannot be used: %w; put a good copy in its place, or remove it and start again for a new CA", path, err)
+	}
+	return a, nil
+}
+
+// Save puts the authority into a data folder, in the place of the one before. It is there whole or not at all.
+func (a *Authority) Save(dir string) error {
+	b, err := a.encode()
+	if err != nil {
+		return fmt.Errorf("writing the CA: %w", err)
+	}
+	defer clear(b)
+	return replace(filepath.Join(dir, KeyFile), b, 0o600)
+}
+
+// Publish writes what apps are to read into dir. system are the certificates that the machine itself trusts, as PEM.
+func (a *Authority) Publish(dir string, system []byte) error {
+	return errors.Join(
+		replace(filepath.Join(dir, RootFile), a.PEM(), 0o644),
+		replace(filepath.Join(dir, BundleFile), a.Bundle(system), 0o644))
+}
+
+// Bundle is the root behind those that the machine itself trusts: for apps that take one file and nothing else.
+func (a *Authority) Bundle(system []byte) []byte {
+	b := append([]byte(nil), system...)
+	if len(b) > 0 && b[len(b)-1] != '\n' {
+		b = append(b, '\n')
+	}
+	return append(b, a.PEM()...)
+}
+
+// systemRoots are where systems keep the certificates that they trust in one file: Debian, Alpine and Ubuntu; Fedora and RHEL; SUSE;
+// macOS and the BSDs.
+var systemRoots = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"}
+
+// SystemRoots are the certificates that this machine trusts, as PEM; none if it keeps them nowhere that is known.
+func SystemRoots() []byte {
+	for _, path := range systemRoots {
+		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+			return b
+		}
+	}
+	return nil
+}
+
+// replace writes a file under another name and renames it.
+func replace(path string, b []byte, mode fs.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
+	_, err = f.Write(b)
+	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close(), os.Rename(f.Name(), path))
+}

@@ -1,0 +1,103 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// TestPassthroughIsUntouched: what is not HTTP, and not TLS, arrives as it is, both ways, and half-closes too.
+func TestPassthroughIsUntouched(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				b, _ := io.ReadAll(c)
+				_, _ = c.Write(append([]byte("got "), b...))
+			}()
+		}
+	}()
+	i := newInterceptor(t, "")
+	dialled := make(chan string, 1)
+	i.p.dialOut = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialled <- address
+		return (&net.Dialer{}).DialContext(ctx, network, l.Addr().String())
+	}
+	for _, host := range []string{"files.example:443", "a.b.cdn.example:8443"} {
+		resp, c := i.connect("unix", host, "")
+		if resp.StatusCode != 200 {
+			t.Fatalf("%s: %s", host, resp.Status)
+		}
+		if _, err := io.WriteString(c, "\x00\n\r\n\nbare"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); err != nil || string(b) != "got \x00\n\r\n\nbare" {
+			t.Errorf("%q %v", b, err)
+		}
+		if got := <-dialled; got != host {
+			t.Errorf("dialled %s for %s", got, host)
+		}
+	}
+	waitFor(t, func() bool { return strings.Contains(i.logs.String(), `"path":"files.example:443"`) })
+	if logs := i.logs.String(); !strings.Contains(logs, `"bytes_in":9,"bytes_out":13`) {
+		t.Errorf("log:\n%s", logs)
+	}
+}
+
+// TestPassthroughReachesNothingPrivate: a name that is allowed and stands for an address of this machine or network is not dialled.
+func TestPassthroughReachesNothingPrivate(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	i := newInterceptor(t, "", func(o *Options) { o.Intercept.Passthrough = []string{"localhost:" + port} })
+	resp, _ := i.connect("unix", "localhost:"+port, "")
+	if resp.StatusCode != 403 || problemCode(resp) != "host_forbidden" || !strings.Contains(bodyOf(resp), "public internet") {
+		t.Errorf("%s %s", resp.Status, problemCode(resp))
+	}
+	// As a name resolves that its owner has changed.
+	for _, address := range []string{
+		"127.0.0.1:443", "[::1]:443", "10.0.0.1:443", "172.16.0.1:443", "192.168.1.1:443", "169.254.169.254:80", "[fe80::1]:443", "[fd00:ec2::254]:80",
+		"100.100.100.200:80", "168.63.129.16:80", "192.0.0.192:80", "0.0.0.0:443", "[::]:443", "224.0.0.1:443", "255.255.255.255:443", "[::ffff:10.0.0.1]:443",
+		"[64:ff9b::a9fe:a9fe]:80", "[2002:7f00:1::]:443", "[::7f00:1]:443",
+	} {
+		c, err := newDialer()(context.Background(), "tcp", address)
+		if !errors.Is(err, errPrivate) {
+			t.Errorf("%s: %v", address, err)
+		}
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	for _, address := range []string{"1.1.1.1", "93.184.215.14", "2606:4700::1111", "::ffff:1.1.1.1"} {
+		if !isPublic(netip.MustParseAddr(address)) {
+			t.Errorf("%s is refused", address)
+		}
+	}
+}
+
+func TestPassthroughIsRefusedWhileDraining(t *testing.T) {
+	i := newInterceptor(t, "")
+	i.p.Drain()
+	if resp, _ := i.connect("unix", "files.example:443", ""); resp.StatusCode != 503 || problemCode(resp) != "draining" {
+		t.Error(resp.Status)
+	}
+}
