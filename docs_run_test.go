@@ -21,6 +21,7 @@ import (
 // The commands of the documents work as typed: against the built program, with stand-ins in the providers' place and free ports in the
 // place of the usual ones. What they cannot show here is listed beside TestEveryCommandIsRunOrListed.
 func TestDocumentsRunAsTyped(t *testing.T) {
+	typed(t)
 	for _, p := range pages {
 		t.Run(filepath.Base(p.doc), func(t *testing.T) {
 			t.Parallel()
