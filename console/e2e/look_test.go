@@ -115,6 +115,9 @@ func TestNamesAreNeverMarkup(t *testing.T) {
 // axeCore is the checker's script, as npm has it.
 func axeCore(t *testing.T) string {
 	t.Helper()
+	if os.Getenv("KEYWARD_TEST_NO_NODE") == "1" && os.Getenv("CI") == "" {
+		t.Skip("SKIPPED: no npm, which brings the checker, and KEYWARD_TEST_NO_NODE=1: whether the console is accessible is not tested")
+	}
 	const script = "axe/node_modules/axe-core/axe.min.js"
 	if _, err := os.Stat(script); err != nil {
 		c := exec.Command("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
