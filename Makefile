@@ -8,6 +8,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 FUZZTIME  ?= 20s
 BENCHTIME ?= 1s
 RACECOUNT ?= 3
+SOAK      ?= 1h
 # Further flags for go test and for the program, as in `make test TESTFLAGS=-v` and `make run ARGS='--listen 127.0.0.1:7460'`.
 TESTFLAGS ?=
 ARGS      ?=
@@ -37,9 +38,10 @@ release-test: ## makes the release twice, the second time from nothing, and comp
 	@tools/reproducible.sh
 
 .PHONY: man
-man: build ## writes the manual page dist/man/keyward.1 from the program's own help
-	@mkdir -p dist/man
+man: build ## writes dist/man/keyward.1 and dist/completion/ from the program's own help
+	@mkdir -p dist/man dist/completion
 	@bin/keyward help --man >dist/man/keyward.1
+	@for shell in bash zsh fish; do bin/keyward completion $$shell >dist/completion/keyward.$$shell; done
 
 .PHONY: generate
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
@@ -118,6 +120,10 @@ bench-quick: ## the same in two minutes, with more noise
 bench-compare: ## compares bench/out/latest.json with BASE=FILE, an earlier one; fails on a regression beyond the noise
 	@test -n "$(BASE)" || { echo "BASE=FILE is missing: an earlier bench/out/latest.json" >&2; exit 2; }
 	@go run ./bench compare "$(BASE)"
+
+.PHONY: soak
+soak: ## runs everything at once for an hour, a fault every minute: nothing may fail, be lost or stay behind; ten minutes with SOAK=10m
+	go run ./bench soak --time $(SOAK) $(ARGS)
 
 .PHONY: microbench
 microbench: ## runs the Go benchmarks of the hot path; BASE=FILE compares with an earlier bench/out/go.txt

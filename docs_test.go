@@ -21,7 +21,7 @@ import (
 // The commands that a newcomer pastes first work as typed: against the built program, with stand-ins in the providers' place and free
 // ports in the place of the usual ones.
 func TestDocumentsRunAsTyped(t *testing.T) {
-	for _, doc := range []string{"README.md", "docs/getting-started.md"} {
+	for _, doc := range []string{"README.md", "docs/getting-started.md", "docs/minted-tokens.md"} {
 		t.Run(filepath.Base(doc), func(t *testing.T) { runDocument(t, doc, folder(t)) })
 	}
 }

@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"problem":    {},
 	"mask":       {},
 	"trace":      {},
-	"standin":    {},
+	"standin":    {"provider"},
 	"ca":         {},
 	"store":      {"migrations"},
 	"cache":      {"store"},

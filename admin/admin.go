@@ -28,6 +28,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -42,6 +43,8 @@ type Options struct {
 	AnyHost bool
 	// Checks are what /readyz asks, in the order in which it shows them.
 	Checks []Check
+	// Providers are all that there are. Nil: provider.All.
+	Providers provider.Set
 	// Stats adds the running sidecar's own numbers to /api/stats, by section: "cache", "proxy". Nil: none.
 	Stats func() map[string]any
 	// Traffic is what went through the sidecar in the last seconds. Nil: it is not shown.
@@ -72,10 +75,11 @@ const maxBody = 1 << 20
 
 // An API is the http.Handler of the management API. Serve it with Server, which tells it who is at the other end.
 type API struct {
-	o       Options
-	mux     *http.ServeMux
-	guesses *guesses
-	console http.Handler // nil: none
+	o        Options
+	mux      *http.ServeMux
+	guesses  *guesses
+	document []byte       // as describe makes it
+	console  http.Handler // nil: none
 }
 
 // A route is one row of the table that the API consists of.
@@ -159,7 +163,8 @@ func routes() []route {
 
 // New makes the API.
 func New(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux(), guesses: newGuesses()}
+	o.Providers = o.Providers.Or()
+	a := &API{o: o, mux: http.NewServeMux(), guesses: newGuesses(), document: describe(o.Providers)}
 	ends := map[string]endpoint{"/": {a: a}} // whatever no route has
 	all := routes()
 	if o.Profiles != nil { // Go's own, for who debugs the program: no part of the API
@@ -195,14 +200,15 @@ func (a *API) Server() *http.Server {
 
 // A call is one request being answered.
 type call struct {
-	w     http.ResponseWriter
-	r     *http.Request
-	peer  *peer
-	who   identity    // once admitted
-	by    store.Actor // the same, for the audit log; before that, where it comes from
-	id    string
-	body  []byte // as read, overwritten at the end
-	wrote int    // the answer's status, once it is written
+	w         http.ResponseWriter
+	r         *http.Request
+	peer      *peer
+	who       identity    // once admitted
+	by        store.Actor // the same, for the audit log; before that, where it comes from
+	id        string
+	providers provider.Set
+	body      []byte // as read, overwritten at the end
+	wrote     int    // the answer's status, once it is written
 }
 
 // ServeHTTP answers one request. ServeMux would answer an unclean path with a redirect to what it makes of it; here there is no such path.
@@ -230,7 +236,7 @@ type endpoint struct {
 // ServeHTTP answers one request and logs one line about it. Paths, queries and bodies are not logged, the pattern is.
 func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	c := begin(w, r)
+	c := e.a.begin(w, r)
 	defer func() {
 		clear(c.body)
 		if p := recover(); p != nil {
@@ -257,8 +263,8 @@ func (e endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // begin is a call, with the headers that every answer has.
-func begin(w http.ResponseWriter, r *http.Request) *call {
-	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context())}
+func (a *API) begin(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{w: w, r: r, id: rand.Text(), peer: peerOf(r.Context()), providers: a.o.Providers}
 	w.Header().Set("Keyward-Request-Id", c.id)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -263,7 +262,7 @@ func (a *API) refused(c *call, pattern string, p *Problem) {
 	if rest, ok := strings.CutPrefix(pattern, ownIntegrations); ok {
 		pattern = orgIntegrations + rest
 	}
-	e := store.Event{Actor: c.by, Action: actions[c.r.Method+" "+pattern], Target: target(c.r), Result: p.Code}
+	e := store.Event{Actor: c.by, Action: actions[c.r.Method+" "+pattern], Target: c.target(), Result: p.Code}
 	if e.Action == "" {
 		e.Action = "request"
 	}
@@ -281,8 +280,9 @@ func (a *API) refused(c *call, pattern string, p *Problem) {
 var ownID = regexp.MustCompile(`^(ct|at)_[a-z2-7]{16}$|^wd_[A-Za-z0-9]{1,40}$`)
 
 // target is what a path names besides the org.
-func target(r *http.Request) string {
-	switch p, role := provider.Named(r.PathValue("provider")), r.PathValue("role"); {
+func (c *call) target() string {
+	r := c.r
+	switch p, role := c.providers.Named(r.PathValue("provider")), r.PathValue("role"); {
 	case p != nil:
 		return p.Name
 	case role == store.Inbound, role == store.Outbound:

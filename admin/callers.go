@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/caller"
-	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -83,11 +82,7 @@ func (a *API) makeCaller(ctx context.Context, by store.Actor, t *store.Token) (p
 	if t.Providers == nil {
 		t.Providers = []string{"*"}
 	}
-	names := make([]string, len(provider.All))
-	for i, p := range provider.All {
-		names[i] = p.Name
-	}
-	if _, err := caller.NewRule(t.Name, t.Orgs, t.Providers, t.Allow, t.Rate, t.SecretRoutes, names); err != nil {
+	if _, err := caller.NewRule(t.Name, t.Orgs, t.Providers, t.Allow, t.Rate, t.SecretRoutes, a.o.Providers.Names()); err != nil {
 		return "", badRule(err)
 	}
 	plain, t.Hash = caller.NewToken()

@@ -55,7 +55,7 @@ func TestMalformedCallersAreRefusedByName(t *testing.T) {
 	names("orgs", `{"name":"w","orgs":[]}`)
 	names("orgs", `{"name":"w","orgs":["-x"]}`)
 	names("orgs", `{"name":"w","orgs":"acme"}`)
-	names("providers", `{"name":"w","orgs":["*"],"providers":["stripe"]}`)
+	names("providers", `{"name":"w","orgs":["*"],"providers":["nosuch"]}`)
 	names("allow", `{"name":"w","orgs":["*"],"allow":["nonsense"]}`)
 	names("rate", `{"name":"w","orgs":["*"],"rate":"fast"}`)
 	names("org", `{"name":"w","orgs":["*"],"org":"acme"}`)

@@ -37,7 +37,7 @@ func (a *API) serveConsole(w http.ResponseWriter, r *http.Request) {
 		err = nil
 	}
 	if err != nil {
-		begin(w, r).problem(problemFor(err))
+		a.begin(w, r).problem(problemFor(err))
 		return
 	}
 	a.console.ServeHTTP(w, r)

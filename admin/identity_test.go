@@ -139,7 +139,7 @@ func TestOrgBoundTokenSeesItsOwnOrgAlone(t *testing.T) {
 				{"PUT", base + "/agents/inbound", `{"config":{}}`},
 				{"DELETE", base + "/agents/inbound"},
 				{"POST", base + "/integrations/resend/webhook-test"},
-				{"GET", base + "/integrations/stripe"},
+				{"GET", base + "/integrations/nosuch"},
 				{"GET", "/api/audit?org=" + org},
 				{"GET", "/api/audit?format=jsonl&org=" + org},
 				{"GET", "/api/webhooks/deliveries?org=" + org},

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -42,7 +41,7 @@ func (a *API) show(row *store.Credential) integration {
 	}
 	a.showVerification(&s, row)
 	values, err := a.o.Keeper.Read(row)
-	p := provider.Named(row.Provider)
+	p := a.o.Providers.Named(row.Provider)
 	if err != nil || p == nil {
 		s.Unreadable = true
 		return s
@@ -194,7 +193,7 @@ func (a *API) putCredential(ctx context.Context, by store.Actor, ref store.Ref, 
 	if len(ch.fields) == 0 {
 		return nil, badField("credentials", "is missing")
 	}
-	values, problems := provider.Named(ref.Provider).Parse(ch.fields)
+	values, problems := a.o.Providers.Named(ref.Provider).Parse(ch.fields)
 	if len(problems) > 0 {
 		return nil, invalid(problems)
 	}

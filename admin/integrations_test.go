@@ -176,7 +176,7 @@ func TestMalformedRequestsAreRefusedByName(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	s.refuse(404, "unknown_provider", "PUT", "/api/orgs/acme/integrations/stripe", twilioBody(twilioSID, twilioToken))
+	s.refuse(404, "unknown_provider", "PUT", "/api/orgs/acme/integrations/nosuch", twilioBody(twilioSID, twilioToken))
 	s.refuse(400, "bad_request", "GET", "/api/orgs/acme/integrations?limt=5", "")
 	s.refuse(400, "bad_request", "GET", "/api/orgs/acme/integrations?limit=0", "")
 	s.refuse(404, "not_found", "GET", acmeTwilio, "")

@@ -86,7 +86,7 @@ func (c *call) ref() (store.Ref, *provider.Provider, error) {
 	if err != nil {
 		return store.Ref{}, nil, err
 	}
-	p := provider.Named(c.r.PathValue("provider"))
+	p := c.providers.Named(c.r.PathValue("provider"))
 	if p == nil {
 		return store.Ref{}, nil, &Problem{Status: http.StatusNotFound, Code: "unknown_provider", Detail: "there is no such provider: GET /api/providers lists them"}
 	}

@@ -42,8 +42,8 @@ func (a *API) listProviders(c *call) error {
 	if _, err := c.query(); err != nil {
 		return err
 	}
-	items := make([]providerItem, len(provider.All))
-	for i, p := range provider.All {
+	items := make([]providerItem, len(a.o.Providers))
+	for i, p := range a.o.Providers {
 		items[i] = providerItem{p.Name, p.Title, p.Hosts, showFields(p.Fields)}
 	}
 	return c.json(http.StatusOK, page{items, ""})

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -57,7 +56,7 @@ func (a *API) stageIntegration(c *call) error {
 
 // stageCredential puts a new credential in the place of the org's, which stays beside it.
 func (a *API) stageCredential(ctx context.Context, by store.Actor, ref store.Ref, s staging) (*store.Credential, error) {
-	values, problems := provider.Named(ref.Provider).Parse(s.fields)
+	values, problems := a.o.Providers.Named(ref.Provider).Parse(s.fields)
 	if len(problems) > 0 {
 		return nil, invalid(problems)
 	}

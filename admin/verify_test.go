@@ -164,7 +164,7 @@ func TestVerifyRefuses(t *testing.T) {
 	_, verifies := newProviders(t, standin.Options{})
 	s := newServer(t, sqliteURL(t), verifies)
 	s.refuse(404, "not_found", "POST", acmeTwilio+"/verify", "")
-	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/stripe/verify", "")
+	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/nosuch/verify", "")
 	s.refuse(400, "bad_request", "POST", "/api/orgs/-/integrations/twilio/verify", "")
 	s.refuse(400, "bad_request", "POST", acmeTwilio+"/verify", `{"force":true}`)
 	s.refuse(400, "bad_request", "POST", acmeTwilio+"/verify?force=1", "")

@@ -111,7 +111,7 @@ func TestWebhookTest(t *testing.T) {
 	s.must(200, "POST", path, "")
 	s.withToken(ofAcme).must(200, "POST", "/api/integrations/vapi/webhook-test", "")
 	s.refuse(400, "bad_request", "POST", path, `{"type":"a b"}`)
-	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/stripe/webhook-test", "")
+	s.refuse(404, "unknown_provider", "POST", "/api/orgs/acme/integrations/nosuch/webhook-test", "")
 	fails = store.ErrNotFound
 	s.refuse(404, "not_found", "POST", path, "")
 	fails = &Problem{Status: 424, Code: "credential_incomplete", Detail: "no secret"}

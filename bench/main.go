@@ -4,6 +4,7 @@
 //	go run ./bench                  everything, at most fifteen minutes
 //	go run ./bench --quick          everything, at most two
 //	go run ./bench --scenario hit   one scenario
+//	go run ./bench soak             an hour of everything, with a fault every minute; ends with 1 when something failed or did not come back
 //	go run ./bench compare BASE     the last result against an earlier one; ends with 1 on a regression beyond the noise
 package main
 
@@ -56,8 +57,10 @@ func execute(ctx context.Context, args []string, out, progress io.Writer) int {
 		code, err = measure(ctx, o, out, progress)
 	case rest[0] == "compare" && (len(rest) == 2 || len(rest) == 3):
 		code, err = compare(o, rest[1:], out)
+	case rest[0] == "soak" && len(rest) == 1:
+		code, err = soaked(ctx, o, out, progress)
 	default:
-		fmt.Fprintf(progress, "bench: %q: there is only compare BASE [RESULT]\n", strings.Join(rest, " "))
+		fmt.Fprintf(progress, "bench: %q: there is only compare BASE [RESULT], and soak\n", strings.Join(rest, " "))
 		return usage
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/keyward/keyward/bench/report"
 	"github.com/keyward/keyward/bench/role"
+	"github.com/keyward/keyward/bench/soak"
 )
 
 func TestMain(m *testing.M) {
@@ -51,6 +52,58 @@ func TestProfilesAreWritten(t *testing.T) {
 	}
 }
 
+// A soak of some seconds has every kind of call and every fault. Others' tests run beside it: that a store is late is then no finding.
+func TestSoakHasEveryCallAndEveryFault(t *testing.T) {
+	dir := t.TempDir()
+	var out bytes.Buffer
+	code := execute(t.Context(), strings.Fields("soak --time 9s --orgs 150 --rate 120 --out "+dir), &out, &out)
+	files, _ := filepath.Glob(filepath.Join(dir, "soak-*"))
+	if len(files) != 3 {
+		t.Fatalf("%q\n%s", files, out.String())
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r soak.Report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if code != map[bool]int{true: done, false: failed}[r.Passed] {
+		t.Errorf("code %d, passed %v", code, r.Passed)
+	}
+	for _, f := range r.Failures {
+		if f.Outcome != "503 store_unavailable" && f.Outcome != "timeout" {
+			t.Errorf("unexpected: %+v", f)
+		}
+	}
+	if r.Delivered.Acknowledged == 0 || r.Delivered.Lost > 0 || len(r.Trouble) > 0 || r.Held > 0 {
+		t.Errorf("%+v, %q, %d held\n%s", r.Delivered, r.Trouble, r.Held, out.String())
+	}
+	carried := map[string]bool{}
+	for _, f := range r.Faults {
+		carried[f.Name] = true
+	}
+	for _, want := range []string{"the provider resets", "PostgreSQL is away", "SQLite is held", "the app is down"} {
+		if !carried[want] && os.Getenv("KEYWARD_TEST_NO_POSTGRES") != "1" {
+			t.Errorf("%s: not carried out (%q)", want, r.Left)
+		}
+	}
+	for _, c := range r.Calls {
+		if c.Good == 0 {
+			t.Errorf("%s: %+v", c.Kind, c)
+		}
+	}
+	if len(r.Returned) == 0 || len(r.Samples) == 0 {
+		t.Error("nothing was measured")
+	}
+	for i, want := range []string{"", "| sqlite | memory (RSS) |", "<polyline"} {
+		if text, err := os.ReadFile(files[i]); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s has no %q: %v", files[i], want, err)
+		}
+	}
+}
+
 func TestRegressionFailsTheComparison(t *testing.T) {
 	dir := t.TempDir()
 	before, after := result(20, 100), result(30, 100)
@@ -80,6 +133,7 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 		{"--time 1ms", "--time 1ms"},
 		{"--fast", "unknown flag"},
 		{"comparison", "there is only compare"},
+		{"soak --time 1s", "--time 1s"},
 		{"compare", "there is only compare"},
 		{"compare /no/such.json", "no such file"},
 	} {

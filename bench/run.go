@@ -32,6 +32,9 @@ type options struct {
 	binary    string
 	out       string
 	profile   bool
+	orgs      int
+	rate      float64
+	faults    []string
 }
 
 func (o *options) flags(out io.Writer) *pflag.FlagSet {
@@ -46,12 +49,15 @@ func (o *options) flags(out io.Writer) *pflag.FlagSet {
 	f.StringSliceVar(&o.scenarios, "scenario", nil, "only these: "+strings.Join(names, ", "))
 	f.StringSliceVar(&o.peers, "peer", nil, "only these peers, besides keyward and direct")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds of each contender (9; quick: 7)")
-	f.DurationVar(&o.time, "time", 0, "of a round (1s; quick: 150ms)")
+	f.DurationVar(&o.time, "time", 0, "of a round (1s; quick: 150ms); of a soak, in all (1h)")
 	f.StringVar(&o.binary, "keyward", "", "the program to measure; without it is built from this source")
 	f.StringVar(&o.out, "out", "bench/out", "folder of latest.json and latest.html")
 	f.BoolVar(&o.profile, "profile", false, "write CPU profiles of the sidecars into the folder of --out; the figures are then those of a profiled program")
+	f.IntVar(&o.orgs, "orgs", 100_000, "of a soak: how many are in each store")
+	f.Float64Var(&o.rate, "rate", 300, "of a soak: calls per second")
+	f.StringArrayVar(&o.faults, "fault", nil, "of a soak: only this one, repeatable; a report has their names")
 	f.Usage = func() {
-		fmt.Fprintf(out, "usage: bench [flags]\n       bench compare BASE [RESULT]\n\n%s\n  bench --quick --scenario hit,webhook\n  bench compare bench/reference/2core.json\n", f.FlagUsages())
+		fmt.Fprintf(out, "usage: bench [flags]\n       bench compare BASE [RESULT]\n       bench soak [flags]\n\n%s\n  bench --quick --scenario hit,webhook\n  bench compare bench/reference/2core.json\n  bench soak --time 10m\n", f.FlagUsages())
 	}
 	return f
 }

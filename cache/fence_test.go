@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -280,5 +281,76 @@ func TestApplyReachesWhomItNames(t *testing.T) {
 				t.Errorf("loaded again: %v, want %v", got, tt.reload)
 			}
 		})
+	}
+}
+
+// meeting makes up an org that shares acme's slot with it.
+func meeting(c *Cache, but ...store.Ref) store.Ref {
+	at := c.credentials.place(acme).owner
+	for i := 0; ; i++ {
+		ref := store.Ref{Org: fmt.Sprint("meeting", i), Provider: "twilio"}
+		if c.credentials.place(ref).owner%slots == at%slots && !slices.Contains(but, ref) {
+			return ref
+		}
+	}
+}
+
+// Two orgs that meet in one slot: while the store cannot be reached, a change to the one leaves the other what it has. Its own change, before or
+// after, does not.
+func TestAnothersChangeLeavesAWarmOrgWarm(t *testing.T) {
+	for about, c := range map[string]struct {
+		changes func(c *Cache) []store.Change
+		served  bool
+	}{
+		"another's":          {func(c *Cache) []store.Change { return []store.Change{changed(meeting(c))} }, true},
+		"its own":            {func(*Cache) []store.Change { return []store.Change{changed(acme)} }, false},
+		"another's, its own": {func(c *Cache) []store.Change { return []store.Change{changed(meeting(c)), changed(acme)} }, false},
+		"its own, another's": {func(c *Cache) []store.Change { return []store.Change{changed(acme), changed(meeting(c))} }, false},
+		"two others'": {func(c *Cache) []store.Change {
+			a := meeting(c)
+			return []store.Change{changed(a), changed(meeting(c, a))}
+		}, false},
+		"another's, then a gap": {func(c *Cache) []store.Change { return []store.Change{changed(meeting(c)), {}} }, true},
+	} {
+		bubble(t, Options{MaxStale: time.Minute, FeedLive: always}, func(t *testing.T, f *fake, cache *Cache) {
+			f.put(acme, 1)
+			if got := version(t, cache, acme); got != 1 {
+				t.Fatalf("version %d", got)
+			}
+			f.down.Store(true)
+			for _, change := range c.changes(cache) {
+				cache.Apply(change)
+			}
+			if _, _, err := cache.Credential(t.Context(), acme); (err == nil) != c.served {
+				t.Errorf("%s: %v", about, err)
+			}
+			f.down.Store(false)
+			time.Sleep(maxBackoff)
+			f.put(acme, 2)
+			if got := version(t, cache, acme); got != 2 {
+				t.Errorf("%s: version %d once the store was back", about, got)
+			}
+		})
+	}
+}
+
+// However raises of one slot come together, who asks after his own has returned is never told that he was not named.
+func TestOwnRaiseIsNeverTakenForAnothers(t *testing.T) {
+	for range 20_000 {
+		var f fence
+		const mine, others = 7, 7 + slots
+		before := f.at(mine)
+		var all sync.WaitGroup
+		all.Go(func() { f.raise(others) })
+		all.Go(func() {
+			f.raise(mine)
+			if f.unnamed(before, mine) {
+				t.Error("named, and told otherwise")
+			}
+		})
+		all.Wait()
+		if f.unnamed(before, mine) {
+			t.Fatal("named, and told otherwise in the end")
+		}
 	}
 }

@@ -30,6 +30,7 @@ type Spec struct {
 	Providers    []string `yaml:"providers" help:"providers that it may use; absent or [\"*\"]: all"`
 	Allow        []string `yaml:"allow" help:"what it may request, as \"METHOD /path\"; * is one path segment (or a part of one), a closing ** any rest, method * any; absent: all"`
 	Rate         string   `yaml:"rate" help:"how often: \"50/s\", also /m and /h; the burst is the same number unless \"50/s burst 200\" says otherwise; absent: no limit"`
+	MintTTL      string   `yaml:"mint_ttl" help:"the longest life of a token that it may mint, as \"15m\"; at most 24h; absent: 1h"`
 	SecretRoutes bool     `yaml:"secret_routes" help:"true: it may also use the routes that exist to hand out secrets"`
 }
 
@@ -81,6 +82,7 @@ type Rule struct {
 	providers    []string
 	allow        []Route
 	rate         *bucket // nil: no limit
+	mintTTL      time.Duration
 	secretRoutes bool
 }
 
@@ -138,6 +140,17 @@ func (r *Rule) AllowsRoute(method, path []byte) bool {
 
 // SecretRoutes says whether the caller may use the routes that hand out secrets.
 func (r *Rule) SecretRoutes() bool { return r.secretRoutes }
+
+// usualMintTTL is that of a rule which says nothing of it, and of every token.
+const usualMintTTL, longestMintTTL = time.Hour, 24 * time.Hour
+
+// MintTTL is the longest life of a token that the caller may mint.
+func (r *Rule) MintTTL() time.Duration {
+	if r.mintTTL == 0 {
+		return usualMintTTL
+	}
+	return r.mintTTL
+}
 
 // Take counts one request against the rule's rate. Refused, it says after how long the next one would pass.
 func (r *Rule) Take(now time.Time) (ok bool, retryAfter time.Duration) {

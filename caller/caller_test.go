@@ -132,7 +132,7 @@ func TestRuleGrants(t *testing.T) {
 func TestCompileReportsEverything(t *testing.T) {
 	_, err := Compile([]Spec{
 		{Name: "api", Unix: Unix{UID: num(5)}, Orgs: []string{"*"}},
-		{Name: "api", Orgs: []string{"ac me"}, Providers: []string{"twillio"}, Allow: []string{"/x"}, Rate: "fast"},
+		{Name: "api", Orgs: []string{"ac me"}, Providers: []string{"twillio"}, Allow: []string{"/x"}, Rate: "fast", MintTTL: "25h"},
 		{Unix: Unix{User: "no-such-user", Group: "no-such-group"}, Providers: []string{}, Allow: []string{}},
 		{Name: "n", Unix: Unix{UID: num(65534)}, Orgs: []string{"*"}},
 		{Name: "r", Unix: Unix{UID: num(5), User: "root", GID: num(5), Group: "root"}, Orgs: []string{"*"}},
@@ -147,6 +147,7 @@ func TestCompileReportsEverything(t *testing.T) {
 		`callers[1].providers[0]: "twillio" is none of twilio, vapi`,
 		`callers[1].allow[0]: "/x": must be "METHOD /path"`,
 		`callers[1].rate: "fast" must be like "50/s"`,
+		`callers[1].mint_ttl: "25h" must be a time from 1s to 24h`,
 		`callers[1].unix: says no uid`,
 		`callers[2].name: "" must be 1 to 64`,
 		`callers[2].orgs: names no org`,
@@ -172,6 +173,26 @@ func TestNewRuleNamesTheField(t *testing.T) {
 	_, err := NewRule("w", nil, []string{"x"}, []string{"GET"}, "", false, known)
 	if err == nil || !strings.HasPrefix(err.Error(), "orgs: ") || !strings.Contains(err.Error(), "\nproviders[0]: ") || !strings.Contains(err.Error(), "\nallow[0]: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestMintTTL(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": time.Hour, "1s": time.Second, "90s": 90 * time.Second, "24h": 24 * time.Hour} {
+		rules, err := Compile([]Spec{{Name: "api", Unix: Unix{UID: num(5)}, Orgs: []string{"*"}, MintTTL: text}}, known, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rules.All()[0].MintTTL(); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	for _, bad := range []string{"0", "-1m", "500ms", "24h1s", "1d", "forever"} {
+		if _, err := Compile([]Spec{{Name: "api", Unix: Unix{UID: num(5)}, Orgs: []string{"*"}, MintTTL: bad}}, known, nil); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+	if got := SelfOnly(5).All()[0].MintTTL(); got != time.Hour {
+		t.Errorf("without rules: %v", got)
 	}
 }
 

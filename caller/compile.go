@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -124,6 +125,14 @@ func compile(p *problems, at string, s Spec, known []string) *Rule {
 			p.add(at+"rate", "%q %s", s.Rate, err)
 		}
 		r.rate = b
+	}
+
+	if s.MintTTL != "" {
+		d, err := time.ParseDuration(s.MintTTL)
+		if err != nil || d < time.Second || d > longestMintTTL {
+			p.add(at+"mint_ttl", "%q must be a time from 1s to 24h, as 900s, 15m or 1h", s.MintTTL)
+		}
+		r.mintTTL = d
 	}
 	return r
 }

@@ -26,6 +26,8 @@ type Options struct {
 	// API answers as the admin API does. It gets the browser's connection in the context, and the token in Authorization.
 	API http.Handler
 	Log zerolog.Logger
+	// Titles are the providers' names as people write them, by their names in the API. One that is not there is shown as the API has it.
+	Titles map[string]string
 	// Open is an admin token that lets in whoever comes without a session: for a first try with made-up credentials, on loopback. Nil or
 	// empty: nobody gets in without a token.
 	Open func() string

@@ -70,6 +70,13 @@ func TestBrowserThatKeepsNoCookieIsToldWhy(t *testing.T) {
 	newServer(t).person().get("/login?kept=1").wants(t, 200, "did not keep the session")
 }
 
+func TestProvidersHaveTheirTitles(t *testing.T) {
+	s := newServer(t)
+	a := s.loggedIn(s.operator).get("/")
+	a.wants(t, 200, "The Acme</th>")
+	a.wants(t, 200, "untitled</th>")
+}
+
 func TestEveryAnswerHasThePolicy(t *testing.T) {
 	s := newServer(t)
 	p := s.loggedIn(s.operator)

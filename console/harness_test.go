@@ -67,8 +67,11 @@ func newServer(t *testing.T) *server {
 	api := admin.New(admin.Options{
 		DB: db, Keeper: &credential.Keeper{DB: db, Keys: seal.Generate()}, Log: log, UID: uint32(os.Geteuid()), Version: "test",
 		Checks: []admin.Check{{Name: "store", Run: db.Ping}},
+		Traffic: func() admin.Traffic {
+			return admin.Traffic{Window: 10, Providers: []admin.ProviderTraffic{{Provider: "acme_api"}, {Provider: "untitled"}}}
+		},
 	})
-	api.Mount(console.New(console.Options{API: api.Inside(), Log: log, Stop: s.stop}))
+	api.Mount(console.New(console.Options{API: api.Inside(), Log: log, Titles: map[string]string{"acme_api": "The Acme"}, Stop: s.stop}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

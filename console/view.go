@@ -67,7 +67,6 @@ var functions = template.FuncMap{
 	"join":   strings.Join,
 	"parts":  func(v ...any) []any { return v },
 	"word":   func(s string) string { return strings.ReplaceAll(s, "_", " ") },
-	"title":  providerTitle,
 	"bad":    func(r *refusal, field string) string { return r.field(field) },
 }
 
@@ -128,19 +127,6 @@ func pretty(raw json.RawMessage) string {
 		return string(raw)
 	}
 	return strings.TrimSpace(b.String())
-}
-
-// providerTitle is a provider's name as people write it.
-func providerTitle(name string) string {
-	switch name {
-	case "elevenlabs":
-		return "ElevenLabs"
-	case "google_calendar":
-		return "Google Calendar"
-	case "":
-		return ""
-	}
-	return strings.ToUpper(name[:1]) + name[1:]
 }
 
 // done is what a page says after something was done, by the word in its query. Nothing of a query is ever shown itself.

@@ -117,10 +117,21 @@ type page struct {
 	Who   *session
 	CSRF  string
 	Data  any
+
+	titles map[string]string // Options.Titles
+}
+
+// ProviderTitle is a provider's name as people write it.
+func (p page) ProviderTitle(name string) string {
+	if title := p.titles[name]; title != "" {
+		return title
+	}
+	return name
 }
 
 // show writes a page.
 func (v *visit) show(status int, name string, p page) error {
+	p.titles = v.c.o.Titles
 	if v.who != nil {
 		p.Who, p.CSRF = v.who, v.who.csrf
 	}

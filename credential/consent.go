@@ -101,7 +101,7 @@ type Started struct {
 // secret that the browser will bring back with its answer, empty where nobody knows the browser yet. The org's own OAuth client, which
 // its credential names, goes before the operator's.
 func (c *Consents) Begin(ctx context.Context, by store.Actor, token string, ref store.Ref, browser string) (Started, error) {
-	p := provider.Named(ref.Provider)
+	p := c.o.Keeper.Providers.Named(ref.Provider)
 	switch {
 	case p == nil:
 		return Started{}, ErrUnknownProvider
@@ -178,7 +178,7 @@ func (c *Consents) Finish(ctx context.Context, a Answer, from string, may func(c
 		return ref, nil, err
 	}
 	ref = store.Ref{Org: s.Org, Provider: s.Provider}
-	p := provider.Named(s.Provider)
+	p := c.o.Keeper.Providers.Named(s.Provider)
 	used, err := c.o.Keeper.DB.ConfirmSeen(ctx, "consent:"+s.Nonce, s.Ends.Add(time.Minute))
 	if err != nil {
 		return ref, nil, err
@@ -234,7 +234,7 @@ func (c *Consents) open(a Answer) (*pending, error) {
 	if err := json.Unmarshal(plain, s); err != nil {
 		return nil, ErrState
 	}
-	if p := provider.Named(s.Provider); p == nil || p.Consent == nil || !c.o.Now().Before(s.Ends) {
+	if p := c.o.Keeper.Providers.Named(s.Provider); p == nil || p.Consent == nil || !c.o.Now().Before(s.Ends) {
 		return nil, ErrState
 	}
 	if len(s.Browser) > 0 {

@@ -208,7 +208,7 @@ func TestPutRefuses(t *testing.T) {
 	}
 	good := twilioValues(strings.Repeat("1a", 16))
 	one, none := int64(1), int64(0)
-	refuse(ErrUnknownProvider, store.Ref{Org: "acme", Provider: "stripe"}, good, PutOptions{})
+	refuse(ErrUnknownProvider, store.Ref{Org: "acme", Provider: "nosuch"}, good, PutOptions{})
 	refuse(store.ErrConflict, acmeTwilio, good, PutOptions{IfVersion: &one})
 	var invalid *InvalidError
 	if _, err := k.Put(t.Context(), by, acmeTwilio, provider.Values{}, PutOptions{}); !errors.As(err, &invalid) || len(invalid.Fields) == 0 {

@@ -19,6 +19,8 @@ const maxAttempts = 64
 type Keeper struct {
 	DB   *store.DB
 	Keys *seal.Keyring
+	// Providers are all that there are. Nil: provider.All.
+	Providers provider.Set
 }
 
 // PutOptions say what a write depends on and what it leaves alone.
@@ -56,7 +58,7 @@ func (o PutOptions) check(ctx context.Context, p *provider.Provider, values prov
 // Put makes values the org's whole credential. Errors: ErrUnknownProvider, *InvalidError, store.ErrConflict, store.ErrClaimed (an account
 // id belongs to another org) and store.ErrUnavailable. A former credential beside the one that it replaces is retired with that.
 func (k *Keeper) Put(ctx context.Context, by store.Actor, ref store.Ref, values provider.Values, o PutOptions) (*store.Credential, error) {
-	p := provider.Named(ref.Provider)
+	p := k.Providers.Named(ref.Provider)
 	if p == nil {
 		return nil, ErrUnknownProvider
 	}
@@ -97,7 +99,7 @@ type Patch struct {
 
 // Patch changes an existing credential. Besides Put's errors there are store.ErrNotFound and ErrUnreadable.
 func (k *Keeper) Patch(ctx context.Context, by store.Actor, ref store.Ref, change Patch) (*store.Credential, error) {
-	p := provider.Named(ref.Provider)
+	p := k.Providers.Named(ref.Provider)
 	if p == nil {
 		return nil, ErrUnknownProvider
 	}
@@ -161,7 +163,7 @@ func (k *Keeper) setActive(ctx context.Context, by store.Actor, ref store.Ref, o
 // provider rotated. The content may have been replaced while the provider answered, and then the new token belongs to nothing that is
 // still there: store.ErrConflict. That the credential was merely disabled or verified in between is no conflict.
 func (k *Keeper) ReplaceField(ctx context.Context, by store.Actor, ref store.Ref, field string, value []byte, sealedVersion int64) (*store.Credential, error) {
-	p := provider.Named(ref.Provider)
+	p := k.Providers.Named(ref.Provider)
 	if p == nil {
 		return nil, ErrUnknownProvider
 	}

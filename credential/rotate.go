@@ -28,7 +28,7 @@ var (
 // is sent again with that. Then, or with Promote, the former one is retired; with Unstage it comes back. Besides Put's errors there are
 // store.ErrNotFound, ErrStaged and ErrNotForKeys.
 func (k *Keeper) Stage(ctx context.Context, by store.Actor, ref store.Ref, values provider.Values, overlap time.Duration, o PutOptions) (*store.Credential, error) {
-	p := provider.Named(ref.Provider)
+	p := k.Providers.Named(ref.Provider)
 	switch {
 	case p == nil:
 		return nil, ErrUnknownProvider
@@ -78,7 +78,7 @@ func (k *Keeper) Unstage(ctx context.Context, by store.Actor, ref store.Ref, ifV
 
 // unstage makes what stays the whole credential, sealed anew for its new version.
 func (k *Keeper) unstage(ctx context.Context, by store.Actor, ref store.Ref, ifVersion *int64, stays func(*store.Credential) *store.Credential) (*store.Credential, error) {
-	p := provider.Named(ref.Provider)
+	p := k.Providers.Named(ref.Provider)
 	if p == nil {
 		return nil, ErrUnknownProvider
 	}

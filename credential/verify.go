@@ -59,7 +59,7 @@ const verifyAttempts = 5
 // Verify asks about an org's credential and stores the outcome; Unproven is stored nowhere: what was known stays known. It returns the row
 // as it then is. Errors: store.ErrNotFound, store.ErrUnavailable, store.ErrConflict (others kept changing it), ErrUnreadable.
 func (v *Verifier) Verify(ctx context.Context, by store.Actor, ref store.Ref) (*store.Credential, provider.Verdict, error) {
-	p := provider.Named(ref.Provider)
+	p := v.o.Keeper.Providers.Named(ref.Provider)
 	if p == nil {
 		return nil, provider.Verdict{}, ErrUnknownProvider
 	}

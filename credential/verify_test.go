@@ -192,7 +192,7 @@ func TestVerifyRefusesWhatIsNotThere(t *testing.T) {
 	if _, _, err := v.Verify(t.Context(), by, acmeTwilio); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("no credential: %v", err)
 	}
-	if _, _, err := v.Verify(t.Context(), by, store.Ref{Org: "acme", Provider: "stripe"}); !errors.Is(err, ErrUnknownProvider) {
+	if _, _, err := v.Verify(t.Context(), by, store.Ref{Org: "acme", Provider: "nosuch"}); !errors.Is(err, ErrUnknownProvider) {
 		t.Errorf("no provider: %v", err)
 	}
 	putTwilio(t, k)

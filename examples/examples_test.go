@@ -58,6 +58,7 @@ func TestSDKsReachTheirProvidersUnchanged(t *testing.T) {
 			})
 		}
 	}
+	t.Run("minted tokens", func(t *testing.T) { s.mintedTokens(t, node) })
 	s.logHoldsNoSecret(t)
 }
 

@@ -78,6 +78,19 @@ func Open(o Options) *Keeper {
 	return k
 }
 
+// Look says what the file holds, and changes nothing: for who asks whether a start without the store would serve. DB is not needed.
+func Look(o Options) (Stats, error) {
+	k := &Keeper{o: o, dirty: map[store.Change]bool{}}
+	r, confirmed, err := k.readFile()
+	if err != nil {
+		return Stats{}, err
+	}
+	k.take(r)
+	k.confirmed, k.generation = confirmed, r.Generation
+	k.replay()
+	return k.Stats(), nil
+}
+
 // Usable says whether rows would be handed out now.
 func (k *Keeper) Usable() bool {
 	k.mu.RLock()

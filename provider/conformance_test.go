@@ -38,6 +38,7 @@ func TestConformance(t *testing.T) {
 			t.Run("fields", func(t *testing.T) { conformFields(t, p) })
 			t.Run("example", func(t *testing.T) { conformExample(t, p) })
 			t.Run("inject", func(t *testing.T) { conformInject(t, p) })
+			t.Run("webhook", func(t *testing.T) { conformWebhook(t, p) })
 		})
 	}
 }
@@ -192,6 +193,49 @@ func overlap(text, secret string) int {
 	return 0
 }
 
+// conformWebhook: what it is verified and resolved by are fields, its headers are in lower case, and there is a sample where its scheme is shared.
+func conformWebhook(t *testing.T, p *Provider) {
+	w := p.Webhook
+	if w == nil {
+		return
+	}
+	f := p.Field(w.Secret)
+	if _, public := w.Scheme.(StampedECDSA); f == nil || f.Secret == public {
+		t.Errorf("%q is no field that its webhooks could be verified with", w.Secret)
+	}
+	if w.AccountField != "" && (p.Field(w.AccountField) == nil || p.Field(w.AccountField).Account == nil) {
+		t.Errorf("%q is no field that lists ids", w.AccountField)
+	}
+	var headers []string
+	switch s := w.Scheme.(type) {
+	case OwnScheme:
+		return
+	case StandardWebhooks:
+	case StampedHMAC:
+		headers = []string{s.Header, s.Version}
+		if s.Past <= 0 || s.Future <= 0 {
+			t.Error("a timestamp without a bound")
+		}
+	case StampedECDSA:
+		headers = []string{s.Header, s.Timestamp}
+		if s.Past <= 0 || s.Future <= 0 {
+			t.Error("a timestamp without a bound")
+		}
+	case SharedToken:
+		headers = append([]string{s.Header}, s.IDs...)
+	default:
+		t.Errorf("scheme %T", w.Scheme)
+	}
+	for _, h := range headers {
+		if h == "" || strings.ToLower(h) != h {
+			t.Errorf("header %q is empty or not in lower case", h)
+		}
+	}
+	if w.SampleType == "" || w.Sample != "" && !json.Valid([]byte(strings.NewReplacer("{now}", "1").Replace(w.Sample))) {
+		t.Error("its sample has no type, or is no JSON")
+	}
+}
+
 // conformInject: exactly one header, one of those that are deleted from what the caller sent, with one line of text; no allocation once
 // the memory is there.
 func conformInject(t *testing.T, p *Provider) {
@@ -203,6 +247,11 @@ func conformInject(t *testing.T, p *Provider) {
 	for _, name := range p.AuthParams {
 		if strings.ToLower(name) != name {
 			t.Errorf("parameter %q is not in lower case", name)
+		}
+	}
+	for _, name := range p.AuthSubprotocols {
+		if name == "" || strings.ToLower(name) != name {
+			t.Errorf("subprotocol %q is empty or not in lower case", name)
 		}
 	}
 	s := opened(t, p, example(p))

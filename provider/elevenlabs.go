@@ -3,6 +3,7 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
+	"time"
 )
 
 // ElevenLabs makes speech: https://elevenlabs.io/docs/api-reference/introduction. A workspace with data residency is one of its own, with
@@ -34,8 +35,14 @@ var ElevenLabs = Provider{
 	},
 	AuthHeaders: callerHeaders("Xi-Api-Key"),
 	AuthParams:  []string{"authorization", "xi-api-key", "xi_api_key"},
-	Probe:       Probe{Paths: onePath("/v1/user"), Read: readElevenLabsProbe},
+	Probe:       Probe{Paths: onePath("/v1/user"), Read: readElevenLabsProbe, Samples: elevenLabsProbeSamples},
 	Inject:      injectElevenLabs,
+	Webhook: &Webhook{
+		// https://elevenlabs.io/docs, post-call webhooks. Their SDKs set no bound to the future.
+		Scheme: StampedHMAC{Header: "elevenlabs-signature", Version: "v0", Past: 30 * time.Minute, Future: 5 * time.Minute},
+		Secret: "webhook_secret", Type: "type", Account: "data.agent_id", AccountField: "agent_ids", SampleType: "post_call_transcription",
+		Sample: `{"type":"{type}","event_timestamp":{now},"data":{"conversation_id":"conv_{id}","status":"done","agent_id":"{agent_ids}"}}`,
+	},
 	SecretRoutes: []SecretRoute{
 		{Method: "POST", Path: "/v1/service-accounts/*/api-keys"},
 		{Method: "POST", Path: "/v1/workspace/webhooks"},
@@ -44,6 +51,12 @@ var ElevenLabs = Provider{
 		{Path: "/v1/user", Names: []string{"xi_api_key"}},
 		{Path: "/**", Names: []string{"xi_api_key", "xi-api-key", "webhook_secret"}, Maybe: true},
 	},
+}
+
+var elevenLabsProbeSamples = []ProbeSample{
+	{Valid, 200, `{"subscription":{"tier":"creator"}}`},
+	{ValidRestricted, 401, `{"detail":{"status":"missing_permissions","message":"The API key you used is missing the permission user_read to execute this operation."}}`},
+	{Invalid, 401, `{"detail":{"status":"invalid_api_key","message":"Invalid API key"}}`},
 }
 
 const elevenLabsHost = "api.elevenlabs.io"

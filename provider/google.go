@@ -54,7 +54,15 @@ var GoogleCalendar = Provider{
 	// https://cloud.google.com/apis/docs/system-parameters: each may have a $ in front. bearer_token is that of older APIs.
 	AuthParams: []string{"access_token", "oauth_token", "key", "bearer_token", "$access_token", "$oauth_token", "$key", "$bearer_token"},
 	Inject:     injectGoogle,
-	Probe:      Probe{Paths: onePath("/calendar/v3/users/me/calendarList?maxResults=1&fields=kind"), Read: readGoogleProbe},
+	Probe:      Probe{Paths: onePath("/calendar/v3/users/me/calendarList?maxResults=1&fields=kind"), Read: readGoogleProbe, Samples: googleProbeSamples},
+	// Push notifications (https://developers.google.com/calendar/api/guides/push) carry no signature: the token that was set when the channel
+	// was opened is all the proof there is. They are told apart by channel and message number.
+	Webhook: &Webhook{
+		Scheme: SharedToken{
+			Header: "x-goog-channel-token", IDs: []string{"x-goog-channel-id", "x-goog-message-number"}, TypeHeader: "x-goog-resource-state",
+		},
+		Secret: "channel_token", SampleType: "exists",
+	},
 	Exchange: &Exchange{
 		Host: googleTokenHost, Path: "/token", RefreshField: "refresh_token",
 		Form: appendGoogleForm, Read: readGoogleToken,
@@ -65,6 +73,12 @@ var GoogleCalendar = Provider{
 		Params: map[string]string{"access_type": "offline", "prompt": "consent"},
 		Scopes: []string{"https://www.googleapis.com/auth/calendar"},
 	},
+}
+
+var googleProbeSamples = []ProbeSample{
+	{Valid, 200, `{"kind":"calendar#calendarList"}`},
+	{ValidRestricted, 403, `{"error":{"errors":[{"domain":"global","reason":"insufficientPermissions","message":"Insufficient Permission"}],"code":403}}`},
+	{Invalid, 401, `{"error":{"errors":[{"domain":"global","reason":"authError","message":"Invalid Credentials"}],"code":401,"message":"Invalid Credentials"}}`},
 }
 
 const (

@@ -26,7 +26,7 @@ const wholeCredential = "credentials"
 // wrong at once: what is no JSON, unknown, repeated, of the wrong type, malformed or missing. The Values are nil then. data may be
 // overwritten afterwards.
 func (p *Provider) Parse(data []byte) (Values, []FieldError) {
-	members, errs := p.members(data)
+	members, errs := membersOf(data, "field of "+p.Name, p.Fields)
 	if members == nil {
 		return nil, errs
 	}
@@ -55,8 +55,8 @@ func (p *Provider) Parse(data []byte) (Values, []FieldError) {
 	return v, nil
 }
 
-// members are the JSON values by the fields' names; nil if data is no object.
-func (p *Provider) members(data []byte) (map[string][]byte, []FieldError) {
+// membersOf are the JSON values by the fields' names; nil if data is no object. what says what a member is: "field of twilio".
+func membersOf(data []byte, what string, fields []Field) (map[string][]byte, []FieldError) {
 	whole := func(problem string) []FieldError { return []FieldError{{wholeCredential, problem}} }
 	if len(data) > maxCredential {
 		return nil, whole(fmt.Sprintf("must not be larger than %d KiB", maxCredential>>10))
@@ -68,7 +68,7 @@ func (p *Provider) members(data []byte) (map[string][]byte, []FieldError) {
 		return nil, whole(problem)
 	}
 	if data = bytes.TrimSpace(data); data[0] != '{' {
-		return nil, whole(fmt.Sprintf(`must be a JSON object, like {%q: %q}`, p.Fields[0].Name, p.Fields[0].Example))
+		return nil, whole(fmt.Sprintf(`must be a JSON object, like {%q: %q}`, fields[0].Name, fields[0].Example))
 	}
 	members := map[string][]byte{}
 	var errs []FieldError
@@ -78,8 +78,8 @@ func (p *Provider) members(data []byte) (map[string][]byte, []FieldError) {
 			return
 		}
 		members[name] = raw
-		if p.Field(name) == nil {
-			errs = append(errs, unknown(name, "field of "+p.Name, p.Fields))
+		if named(fields, name) == nil {
+			errs = append(errs, unknown(name, what, fields))
 		}
 	})
 	return members, errs
@@ -315,6 +315,14 @@ func (f *Field) memberProblem(raw []byte) string {
 		if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil && n >= f.Min && n <= f.Max {
 			return ""
 		}
+	case List:
+		if raw[0] == '[' {
+			return f.itemsProblem(raw)
+		}
+	case Object:
+		if raw[0] == '{' && onlyTexts(raw) {
+			return ""
+		}
 	default:
 		t, ok := unquote(raw)
 		if ok && len(t) == 0 && f.Options == nil && (f.Pattern == nil || f.Pattern.Match(t)) {
@@ -325,4 +333,39 @@ func (f *Field) memberProblem(raw []byte) string {
 		}
 	}
 	return "must be " + f.shape()
+}
+
+// itemsProblem is memberProblem of a list.
+func (f *Field) itemsProblem(raw []byte) (problem string) {
+	n := 0
+	eachElement(raw, func(raw []byte) {
+		n++
+		t, ok := unquote(raw)
+		switch {
+		case problem != "":
+		case !ok:
+			problem = "must be " + f.shape()
+		default:
+			if found := f.pasted(string(t)); found != "" {
+				problem = fmt.Sprintf("item %d %s", n, found)
+			}
+		}
+	})
+	switch {
+	case n == 0:
+		return "has no item: leave it out or give one"
+	case n > maxItems:
+		return fmt.Sprintf("has more than %d items", maxItems)
+	}
+	return problem
+}
+
+// onlyTexts says whether every member of an object is a text: such an object as a member has names of the caller's own.
+func onlyTexts(object []byte) bool {
+	all := true
+	eachMember(object, func(_ string, raw []byte) {
+		_, ok := unquote(raw)
+		all = all && ok
+	})
+	return all
 }

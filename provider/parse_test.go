@@ -9,7 +9,7 @@ func TestParseReportsEverythingAtOnce(t *testing.T) {
 	const text = `{"account_sid":"AC1","auth_token":7,"from_number":" +15550001","apiKeySid":"x","region":["us1"],"subaccounts":"AC2","edge":"moon","edge":"x","colour":"red"}`
 	const want = `apiKeySid is not a field of twilio: write api_key_sid
 edge stands twice: keep one of them
-colour is not a field of twilio; known are account_sid, auth_token, api_key_sid, api_key_secret, from_number, whatsapp_number, messaging_service_sid, region, edge, subaccounts, webhook_url, webhook_secret
+colour is not a field of twilio; known are account_sid, auth_token, api_key_sid, api_key_secret, from_number, whatsapp_number, messaging_service_sid, region, edge, subaccounts, webhook_url, webhook_secret, max_token_ttl
 auth_token must be a string
 region must be a string
 subaccounts must be a list of strings, like ["ACfedcba9876543210fedcba9876543210"]

@@ -12,6 +12,26 @@ type Probe struct {
 	// Read reads one answer: its body first, since a status alone says little (see providers' errors at each Read). more: the next
 	// path may say more.
 	Read func(status int, body []byte) (v Verdict, more bool)
+	// Samples are the provider's own answers, as its documentation has them or as they were seen: at least one for a good credential and one
+	// for a bad one. Tests hold Read against them, and stand-ins answer with the first of a state.
+	Samples []ProbeSample
+}
+
+// A ProbeSample is an answer to a Probe and what it means.
+type ProbeSample struct {
+	State  State
+	Status int
+	Body   string
+}
+
+// Sample is the first sample of that state; not ok if there is none.
+func (p *Probe) Sample(state State) (s ProbeSample, ok bool) {
+	for _, s := range p.Samples {
+		if s.State == state {
+			return s, true
+		}
+	}
+	return ProbeSample{}, false
 }
 
 // A State is what is known of a credential.

@@ -69,6 +69,19 @@ func TestProbesReadTheBodyNotTheStatus(t *testing.T) {
 	is(ValidRestricted, &GoogleCalendar, 403, `{"error":{"errors":[{"domain":"usageLimits","reason":"accessNotConfigured"}],"code":403}}`)
 	is(Unproven, &GoogleCalendar, 403, `{"error":{"errors":[{"domain":"usageLimits","reason":"rateLimitExceeded"}],"code":403}}`)
 	is(Unproven, &GoogleCalendar, 403, `{"error":"nothing"}`)
+	is(Unproven, &SendGrid, 401, `{"errors":[{"message":"Permission denied, wrong credentials"}]}`)
+	is(Unproven, &SendGrid, 401, `<html>no</html>`)
+	is(Unproven, &SendGrid, 429, `{"errors":[{"message":"too many requests"}]}`)
+	is(Unproven, &SendGrid, 200, `{"scopes":null}`)
+	is(Unproven, &Deepgram, 401, `{"err_code":"SOMETHING_NEW"}`)
+	is(Unproven, &Deepgram, 200, `{}`)
+	is(Unproven, &Deepgram, 402, `{"err_code":"ASR_PAYMENT_REQUIRED"}`)
+	is(Unproven, &OpenAI, 401, `{"error":{"code":"ip_not_authorized"}}`)
+	is(Unproven, &OpenAI, 403, `{"error":{"code":"unsupported_country_region_territory","message":"Country, region, or territory not supported"}}`)
+	is(Unproven, &OpenAI, 429, `{"error":{"code":"insufficient_quota"}}`)
+	is(Unproven, &Stripe, 401, `{"error":{"message":"something else"}}`)
+	is(Unproven, &Stripe, 403, `{"error":{"message":"something else"}}`)
+	is(Unproven, &Stripe, 400, `{"error":{"message":"Invalid API Key provided: sk_test_"}}`)
 	for _, p := range All {
 		is(Unproven, p, 503, `{"code":20003,"name":"invalid_api_key","detail":"Invalid API key","message":"Invalid Key"}`)
 		is(Unproven, p, 401, ``)
@@ -126,6 +139,17 @@ func TestFoldJoinsTheAnswersOfSeveralPaths(t *testing.T) {
 // TestProbesConform is what every provider's probe must pass.
 func TestProbesConform(t *testing.T) {
 	for _, p := range All {
+		states := map[State]bool{}
+		for _, s := range p.Probe.Samples {
+			states[s.State] = true
+			v, _ := p.Probe.Read(s.Status, []byte(s.Body))
+			if v.State != s.State || (v.State != Valid) != (v.Reason != "") {
+				t.Errorf("%s, %d %s: %s with the reason %q, want %s", p.Name, s.Status, s.Body, v.State, v.Reason, s.State)
+			}
+		}
+		if !states[Valid] || !states[Invalid] {
+			t.Errorf("%s has no sample of its answer to a good credential, or none to a bad one", p.Name)
+		}
 		paths := p.Probe.Paths(opened(t, p, example(p)))
 		if len(paths) == 0 || p.Probe.Read == nil {
 			t.Errorf("%s has no probe", p.Name)

@@ -7,7 +7,7 @@ package provider
 
 import "errors"
 
-//go:generate go test -run ^TestCredentialReference$ . -update-reference
+//go:generate go test -run ^Test(Credential|Mint)Reference$ . -update-reference
 
 // A Provider is one third-party API: where it lives, what its credential consists of and how a request to it is authenticated.
 type Provider struct {
@@ -19,6 +19,8 @@ type Provider struct {
 	Hosts []string
 	// OwnHosts are hosts that Keyward itself calls for this provider and that no caller can reach (Google's token endpoint).
 	OwnHosts []string
+	// Custom: a configuration says what it is, and not a file here. Its names are then no constants: only public addresses are dialled.
+	Custom bool
 	// DefaultHost is where a request goes that names the provider but no host: the credential's region decides. Of an empty Secret it is
 	// the host that most credentials have.
 	DefaultHost func(s Secret) string
@@ -32,6 +34,9 @@ type Provider struct {
 	// canonical form, names of query parameters in lower case. They are deleted from each request before the credential goes in.
 	AuthHeaders []string
 	AuthParams  []string
+	// AuthSubprotocols are WebSocket subprotocols in which it reads one, as browsers send it: with a dot at the end, in front of the credential
+	// ("openai-insecure-api-key."); without, the credential is the next in the list ("token"). Both are deleted, the others pass.
+	AuthSubprotocols []string
 
 	// UserAgent: the provider refuses requests without a User-Agent, so one is added where the caller sends none.
 	UserAgent bool
@@ -49,20 +54,48 @@ type Provider struct {
 	// Probe finds out whether the provider honours a credential.
 	Probe Probe
 
+	// Webhook says how its deliveries are verified and read. Nil: it sends none.
+	Webhook *Webhook
+
 	// Complete adds to a form body what the credential knows and the caller left out (Twilio's sender). Nil for most.
 	Complete *Completion
 	// Exchange trades the credential for a short-lived token that Inject then uses (Google). Nil for most.
 	Exchange *Exchange
+	// Mints are the tokens that its SDKs would sign by themselves and that Keyward signs instead. Nil for most.
+	Mints []*Mint
 	// Consent is how an org gives the consent that its credential is made of (Google). Nil for most; never without an Exchange.
 	Consent *Consent
 }
 
-// All lists every provider there is, in the order in which people see them.
-var All = []*Provider{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar}
+// All lists every provider that has a file here, in the order in which people see them. A configuration may add others: see type Custom.
+var All = Set{&Twilio, &Vapi, &Resend, &ElevenLabs, &GoogleCalendar, &SendGrid, &Deepgram, &OpenAI, &Stripe}
 
-// Named is the provider of that name, or nil.
-func Named(name string) *Provider {
-	for _, p := range All {
+// Named is the provider of that name that has a file here, or nil.
+func Named(name string) *Provider { return All.Named(name) }
+
+// A Set is the providers that there are in one sidecar.
+type Set []*Provider
+
+// Or is the set, or All in the place of none.
+func (s Set) Or() Set {
+	if s == nil {
+		return All
+	}
+	return s
+}
+
+// Names are theirs, in order.
+func (s Set) Names() []string {
+	names := make([]string, 0, len(s.Or()))
+	for _, p := range s.Or() {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// Named is the provider of that name, or nil. A nil Set is All.
+func (s Set) Named(name string) *Provider {
+	for _, p := range s.Or() {
 		if p.Name == name {
 			return p
 		}

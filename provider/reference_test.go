@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 var updateReference = flag.Bool("update-reference", false, "write docs/reference/credentials.md anew")
@@ -19,6 +20,7 @@ func TestCredentialReference(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	updateTable(t)
 	got, err := os.ReadFile(referencePath)
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +51,56 @@ one shorter than twelve.
 			}
 		}
 		writeHosts(&b, p)
+	}
+	return b.String()
+}
+
+const mintReferencePath = "../docs/reference/minted-tokens.md"
+
+func TestMintReference(t *testing.T) {
+	want := mintReference()
+	if *updateReference {
+		if err := os.WriteFile(mintReferencePath, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(mintReferencePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s differs from the providers' tokens: run go generate ./provider", mintReferencePath)
+	}
+}
+
+// mintReference is docs/reference/minted-tokens.md, all of it out of All.
+func mintReference() string {
+	var b strings.Builder
+	b.WriteString(`# Minted tokens: what may be asked for
+
+<!-- Generated from the providers in provider/ by go generate ./provider. Change it there. -->
+
+Members of the JSON object that is sent to ` + "`POST /keyward/mint/NAME`: [minted-tokens.md](../minted-tokens.md) shows how." + `
+`)
+	for _, p := range All {
+		for _, m := range p.Mints {
+			fmt.Fprintf(&b, "\n## `%s`\n\n%s Of %s's credential it needs `%s`, and lives at most %d hours.\n\n", m.Name, m.Help, p.Title, strings.Join(m.Needs, "`, `"), int(m.Longest.Hours()))
+			writeFields(&b, m.Fields())
+			for _, g := range m.Grants {
+				fmt.Fprintf(&b, "\n### Grant `%s`\n\n%s", g.Name, g.Help)
+				if g.Name == m.Usual {
+					b.WriteString(" Without `grants` it is this one.")
+				}
+				if g.Whole {
+					b.WriteString(" The token can do all that the credential can: only for callers with `secret_routes: true`.")
+				}
+				b.WriteString("\n")
+				if len(g.Members) > 0 {
+					b.WriteString("\n")
+					writeFields(&b, g.Members)
+				}
+			}
+		}
 	}
 	return b.String()
 }
@@ -104,4 +156,90 @@ func writeHosts(b *strings.Builder, p *Provider) {
 		fmt.Fprintf(b, " Keyward itself calls `%s`, which no caller can reach.", strings.Join(p.OwnHosts, "`, `"))
 	}
 	b.WriteString("\n")
+}
+
+const (
+	tablePath  = "../docs/providers.md"
+	tableBegin = "<!-- providers: go generate ./provider writes what is between these marks -->\n"
+	tableEnd   = "<!-- /providers -->\n"
+)
+
+// updateTable holds the table in docs/providers.md against All.
+func updateTable(t *testing.T) {
+	t.Helper()
+	b, err := os.ReadFile(tablePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(b), tableBegin)
+	got, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		t.Fatalf("%s lacks its marks", tablePath)
+	}
+	want := table()
+	if *updateReference {
+		got = want
+		if err := os.WriteFile(tablePath, []byte(before+tableBegin+want+tableEnd+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got != want {
+		t.Errorf("%s differs from the providers' files: run go generate ./provider", tablePath)
+	}
+}
+
+func table() string {
+	var b strings.Builder
+	b.WriteString("| provider | default host | credential in | asked to verify | webhooks |\n|---|---|---|---|---|\n")
+	for _, p := range All {
+		s := Open(exampleValues(p).Encode(nil))
+		r := &Request{Method: []byte("GET"), Path: []byte("/"), Token: []byte("token")}
+		if err := p.Inject(r, s); err != nil {
+			panic(err)
+		}
+		scheme, _, two := strings.Cut(string(r.Value), " ")
+		if !two {
+			scheme = "the bare key"
+		}
+		paths := p.Probe.Paths(s)
+		fmt.Fprintf(&b, "| %s: `%s` | `%s` | `%s`, %s | `GET %s` | %s |\n", p.Title, p.Name, p.DefaultHost(Secret{}), r.Header, scheme, paths[0], webhookWords(p))
+	}
+	return b.String()
+}
+
+func webhookWords(p *Provider) string {
+	w := p.Webhook
+	if w == nil {
+		return "none"
+	}
+	words := "its own scheme"
+	switch scheme := w.Scheme.(type) {
+	case StandardWebhooks:
+		words = "Standard Webhooks"
+	case StampedHMAC:
+		words = fmt.Sprintf("HMAC in `%s`, %s old at most", scheme.Header, minutes(scheme.Past))
+	case StampedECDSA:
+		words = fmt.Sprintf("ECDSA in `%s`, %s old at most", scheme.Header, minutes(scheme.Past))
+	case SharedToken:
+		words = fmt.Sprintf("the secret in `%s`", scheme.Header)
+		if scheme.Basic {
+			words += " as Basic"
+		}
+	}
+	words += "; `" + w.Secret + "`"
+	if w.AccountField != "" {
+		words += "; shared path"
+	}
+	return words
+}
+
+func minutes(d time.Duration) string { return fmt.Sprintf("%d min", int(d.Minutes())) }
+
+// exampleValues are all fields' examples.
+func exampleValues(p *Provider) Values {
+	v, errs := p.Parse([]byte(example(p)))
+	if len(errs) > 0 {
+		panic(errs)
+	}
+	return v
 }

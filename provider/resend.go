@@ -25,8 +25,12 @@ var Resend = Provider{
 		},
 		webhookSecret("Begins with whsec_. In Resend's dashboard at the webhook's endpoint.", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"),
 	},
-	UserAgent:   true,
-	Probe:       Probe{Paths: onePath("/domains"), Read: readResendProbe},
+	UserAgent: true,
+	Webhook: &Webhook{
+		Scheme: StandardWebhooks{}, Secret: "webhook_secret", Type: "type", SampleType: "email.delivered",
+		Sample: `{"type":"{type}","created_at":"{time}","data":{"email_id":"{id}","from":"sample@example.com","to":["delivered@resend.dev"],"subject":"Sent by keyward webhooks test"}}`,
+	},
+	Probe:       Probe{Paths: onePath("/domains"), Read: readResendProbe, Samples: resendProbeSamples},
 	AuthHeaders: callerHeaders(),
 	Inject:      bearer("api_key"),
 	SecretRoutes: []SecretRoute{
@@ -38,6 +42,12 @@ var Resend = Provider{
 		{Path: "/webhooks/**", Names: []string{"signing_secret"}},
 		{Path: "/logs/**", Names: []string{"request_body", "response_body"}}, // of earlier requests, those that made keys included
 	},
+}
+
+var resendProbeSamples = []ProbeSample{
+	{Valid, 200, `{"object":"list","data":[]}`},
+	{ValidRestricted, 401, `{"statusCode":401,"name":"restricted_api_key","message":"This API key is restricted to only send emails"}`},
+	{Invalid, 400, `{"statusCode":400,"message":"API key is invalid","name":"validation_error"}`},
 }
 
 const resendHost = "api.resend.com"

@@ -66,9 +66,11 @@ var Twilio = Provider{
 			Example: "https://hooks.acme.example/webhooks/twilio/acme", Pattern: regexp.MustCompile(`^https?://[!-~]+$`), PatternHelp: "a URL that begins with https:// or http://",
 		},
 		webhookSecret("What Twilio signs webhooks with: the account's primary auth token. Default: auth_token.", "0123456789abcdef0123456789abcdef"),
+		maxTokenTTL(),
 	},
 	Check:       checkTwilio,
 	AuthHeaders: callerHeaders(),
+	Webhook:     &Webhook{Scheme: OwnScheme{}, Secret: "webhook_secret", AccountField: "account_sid"},
 	Inject:      injectTwilio,
 	SecretRoutes: []SecretRoute{
 		{Method: "POST", Path: "/2010-04-01/accounts"},
@@ -85,8 +87,15 @@ var Twilio = Provider{
 		{Host: "verify", Path: "/v2/services/*/accesstokens", Names: []string{"token"}},
 		{Path: "/**", Names: []string{"auth_token", "secondary_auth_token"}, Maybe: true},
 	},
-	Probe:    Probe{Paths: twilioProbes, Read: readTwilioProbe},
+	Probe:    Probe{Paths: twilioProbes, Read: readTwilioProbe, Samples: twilioProbeSamples},
 	Complete: &Completion{Match: isTwilioMessage, Append: appendTwilioSender},
+	Mints:    []*Mint{&twilioAccessToken},
+}
+
+var twilioProbeSamples = []ProbeSample{
+	{Valid, 200, `{"account_sid":"AC0123456789abcdef0123456789abcdef","balance":"1.00","currency":"USD"}`},
+	{ValidRestricted, 403, `{"code":70051,"message":"Authorization Error","status":403}`},
+	{Invalid, 401, `{"code":20003,"message":"Authenticate","more_info":"https://www.twilio.com/docs/errors/20003","status":401}`},
 }
 
 func sidPattern(prefix string) *regexp.Regexp {

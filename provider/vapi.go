@@ -42,9 +42,10 @@ var Vapi = Provider{
 			Example: `{"type":"hmac","algorithm":"sha256"}`, Kind: Object, Members: vapiWebhookAuth,
 		},
 		webhookSecret("What webhook_auth is made with.", "a-secret-of-your-own-choice"),
+		maxTokenTTL(),
 	},
 	Check:       checkVapi,
-	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe},
+	Probe:       Probe{Paths: onePath("/assistant?limit=1"), Read: readVapiProbe, Samples: vapiProbeSamples},
 	AuthHeaders: callerHeaders(),
 	Inject:      injectVapi,
 	SecretRoutes: []SecretRoute{
@@ -59,7 +60,14 @@ var Vapi = Provider{
 		{Path: "/tool*/**", Names: vapiSecrets},
 		{Path: "/**", Names: vapiSecrets, Maybe: true},
 	},
+	Webhook:       &Webhook{Scheme: OwnScheme{}, Secret: "webhook_secret", AccountField: "vapi_org_id"},
 	WebhookFields: vapiWebhookFields,
+	Mints:         []*Mint{&vapiJWT},
+}
+
+var vapiProbeSamples = []ProbeSample{
+	{Valid, 200, `[]`},
+	{Invalid, 401, `{"message":"Invalid Key. Hot tip, you may be using the private key instead of the public key, or vice versa.","error":"Unauthorized","statusCode":401}`},
 }
 
 const (

@@ -58,6 +58,13 @@ func (p *Proxy) authenticate(c *call) *refusal {
 	eachSecret(h.authorization, &c.basic, try)
 	try(h.apiKey)
 	try(h.googKey)
+	for _, name := range p.places {
+		for i := range h.fields[:h.n] {
+			if f := &h.fields[i]; equalFold(f.name, name) {
+				eachSecret(f.value, &c.basic, try)
+			}
+		}
+	}
 	if bad != nil {
 		return bad
 	}
@@ -151,6 +158,8 @@ func permits(rule *caller.Rule, c *call) *refusal {
 		return refuseProvider
 	case !rule.HasAllow():
 		return nil
+	case c.route.mint != nil:
+		return c.route.mint.permits(rule, c.head.method)
 	case caller.AmbiguousPath(c.route.path):
 		return refusePath
 	case !rule.AllowsRoute(c.head.method, c.route.path), c.head.overrides, hasParam(c.route.query, "$httpmethod"):

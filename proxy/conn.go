@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -63,6 +65,11 @@ func (c *callerConn) Read(b []byte) (n int, err error) {
 		if bad := c.head.look(b[:n]); bad != nil {
 			return 0, bad
 		}
+	}
+	if n == 0 && c.idleSince.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		// Nothing has been asked, so that there is nothing to answer: clients keep connections that they have not used yet, and would take a refusal for
+		// the answer to what they send at that very moment.
+		return 0, net.ErrClosed
 	}
 	return n, err
 }

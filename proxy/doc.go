@@ -12,6 +12,7 @@
 //	secret.go              the credential: looked up, opened, wiped
 //	exchange.go            short-lived tokens that are traded for a credential (Google)
 //	former.go              a credential beside the one that takes its place
+//	mint.go                tokens that SDKs would sign with a secret, signed here instead
 //	ask.go, suspect.go     questions of our own; who is told that a credential was refused
 //	inject.go              the head that goes to the provider, built in memory of ours
 //	upstream.go, guard.go  pooled connections to the provider, and what lies under their TLS

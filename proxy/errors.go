@@ -59,6 +59,7 @@ var (
 	refuseRejected   = &refusal{status: 424, code: "credential_rejected", detail: "the provider no longer honours the org's credential"}
 
 	refuseUnreachable = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider could not be reached, or closed the connection without an answer"}
+	refusePrivate     = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider's name resolves to an address of this machine or of a private network, where no credential is sent; --upstream HOST=URL says otherwise"}
 	refuseTLS         = &refusal{status: 502, code: "upstream_tls", detail: "the provider's certificate or TLS could not be verified"}
 	refuseProtocol    = &refusal{status: 502, code: "upstream_protocol", detail: "the provider's answer is not valid HTTP"}
 	refuseTimeout     = &refusal{status: 504, code: "upstream_timeout", detail: "the provider did not answer in time"}

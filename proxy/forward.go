@@ -82,6 +82,12 @@ func (p *Proxy) readBody(c *call) *refusal {
 		c.completes = false
 		return nil
 	}
+	return p.takeBody(c, limit)
+}
+
+// takeBody reads a body whole; not bodyRead afterwards: it is chunked, and longer than the limit.
+func (p *Proxy) takeBody(c *call, limit int64) *refusal {
+	h := &c.head
 	in := c.ctx.RequestBodyStream()
 	if in == nil {
 		c.bodyRead = true

@@ -75,6 +75,10 @@ func (p *Proxy) appendHead(b []byte, c *call, r *provider.Request) []byte {
 		if p.stays(h, f.name) || c.traced && c.retraces(f.name) || c.readable && (equalFold(f.name, "accept-encoding") || equalFold(f.name, "range")) {
 			continue
 		}
+		if auth := c.route.provider.AuthSubprotocols; auth != nil && equalFold(f.name, subprotocol) {
+			b = appendSubprotocols(b, f, auth)
+			continue
+		}
 		b = append(b, f.name...)
 		b = append(b, ": "...)
 		b = append(b, f.value...)
@@ -109,6 +113,50 @@ func (p *Proxy) appendHead(b []byte, c *call, r *provider.Request) []byte {
 	b = append(b, ": "...)
 	b = append(b, r.Value...)
 	return append(b, "\r\n\r\n"...)
+}
+
+const subprotocol = "sec-websocket-protocol"
+
+// appendSubprotocols appends a line with the subprotocols of f in which no provider would read a credential; none if none is left.
+func appendSubprotocols(b []byte, f *field, auth []string) []byte {
+	start, skip, any := len(b), false, false
+	b = append(append(b, f.name...), ':')
+	for rest := f.value; ; {
+		item := rest
+		i := bytes.IndexByte(rest, ',')
+		if i >= 0 {
+			item, rest = rest[:i], rest[i+1:]
+		}
+		item = trimSpace(item)
+		if kind := authSubprotocol(item, auth); skip || kind > 0 {
+			skip = kind == 2 && !skip
+		} else if len(item) > 0 {
+			if any {
+				b = append(b, ',')
+			}
+			b, any = append(append(b, ' '), item...), true
+		}
+		if i < 0 {
+			break
+		}
+	}
+	if !any {
+		return b[:start]
+	}
+	return append(b, "\r\n"...)
+}
+
+// authSubprotocol is 1 for a subprotocol that holds a credential, 2 for one that is followed by it.
+func authSubprotocol(item []byte, auth []string) int {
+	for _, a := range auth {
+		switch n := len(a); {
+		case a[n-1] == '.' && len(item) >= n && equalFold(item[:n], a):
+			return 1
+		case equalFold(item, a):
+			return 2
+		}
+	}
+	return 0
 }
 
 // stays says whether a request header goes no further than this sidecar.

@@ -198,3 +198,27 @@ func TestStoreDown(t *testing.T) {
 		t.Errorf("got %d %q, Retry-After %q", resp.StatusCode, problemCode(resp), resp.Header.Get("Retry-After"))
 	}
 }
+
+// A connection on which nothing was asked ends without a word: a client that had it ready would take a refusal for its answer. One that began to ask is
+// told.
+func TestNothingAskedIsNotAnswered(t *testing.T) {
+	w := newWorld(t, "", func(o *Options) { o.HeadTimeout = 100 * time.Millisecond })
+	for _, at := range [][2]string{{"unix", w.socket}, {"tcp", w.tcp}} {
+		for sent, want := range map[string]string{"": "", "P": "HTTP/1.1 400 Bad Request\r\n"} {
+			c, err := net.Dial(at[0], at[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, sent)
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			got, err := io.ReadAll(c)
+			if err != nil || !strings.HasPrefix(string(got), want) || want == "" && len(got) > 0 {
+				t.Errorf("%s, after %q: %q, %v", at[0], sent, got, err)
+			}
+			_ = c.Close()
+		}
+	}
+	if n := w.p.Stats().Refused.Load(); n != 2 {
+		t.Errorf("%d refused, not those 2 that had begun", n)
+	}
+}

@@ -88,10 +88,10 @@ type Measure struct {
 // Durations are a histogram's counts.
 type Durations [buckets]uint64
 
-// Measures copies what was measured, in the order of provider.All, into the memory of into.
+// Measures copies what was measured, in the order of Options.Providers, into the memory of into.
 func (p *Proxy) Measures(into []Measure) []Measure {
 	into = into[:0]
-	for _, v := range provider.All {
+	for _, v := range p.providers {
 		m := p.measured[v]
 		into = append(into, Measure{})
 		c := &into[len(into)-1]

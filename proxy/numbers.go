@@ -43,7 +43,7 @@ type Numbers struct {
 	Refusals      map[string]uint64  // by code
 	RefusedHeads  map[string]uint64  // by what is wrong with them
 	MaskedAnswers uint64             // in which fields that hold secrets were overwritten
-	Providers     []*ProviderNumbers // in the order of provider.All
+	Providers     []*ProviderNumbers // in the order of Options.Providers
 }
 
 // ProviderNumbers are those of one provider.
@@ -94,7 +94,7 @@ func (p *Proxy) Numbers() Numbers {
 		idle[u.provider] += int64(len(u.idle))
 		u.mu.Unlock()
 	}
-	for _, v := range provider.All {
+	for _, v := range p.providers {
 		m := p.measured[v]
 		one := &ProviderNumbers{
 			Provider: v.Name, InFlight: p.inflight.providers[v].Load(), Open: m.open.Load(), Idle: idle[v], Dialled: m.dialled.Load(), Reused: m.reused.Load(),

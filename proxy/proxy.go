@@ -26,13 +26,14 @@ import (
 
 // Options are what a Proxy needs. Zero durations and sizes mean the defaults of the command line.
 type Options struct {
-	Store    store.Reader  // a cache in front of the store
-	Keys     *seal.Keyring // opens what the store holds
-	Rules    *caller.Rules // of the configuration's callers: section
-	Log      zerolog.Logger
-	Requests *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
-	Usage    *store.Usage    // is told which tokens and assistants are used; nil: nobody is
-	Tracer   *trace.Tracer   // nil: nothing is traced
+	Store     store.Reader  // a cache in front of the store
+	Providers provider.Set  // all that there are; nil: provider.All
+	Keys      *seal.Keyring // opens what the store holds
+	Rules     *caller.Rules // of the configuration's callers: section
+	Log       zerolog.Logger
+	Requests  *zerolog.Logger // takes the decision line of each request, and must not block; nil: Log
+	Usage     *store.Usage    // is told which tokens and assistants are used; nil: nobody is
+	Tracer    *trace.Tracer   // nil: nothing is traced
 
 	Upstreams map[string]*url.URL // overrides: host → where it is dialled instead
 	Roots     *x509.CertPool      // trusted for upstreams; nil: the system's
@@ -47,6 +48,8 @@ type Options struct {
 
 	// Rotated stores a refresh token that a provider replaced, and returns the credential's new version.
 	Rotated func(ctx context.Context, row *store.Credential, field string, value []byte) (int64, error)
+	// Audit records that a token was minted. A token that cannot be recorded is not handed out; nil: none ever is.
+	Audit func(ctx context.Context, e store.Event) error
 	// Suspect is told of each credential that its provider answers 401 to. It must return at once. Nil: nobody is told.
 	Suspect func(row *store.Credential)
 }
@@ -61,18 +64,20 @@ type Limits struct {
 
 // A Proxy serves callers. It is made by New, given listeners by Serve and ended by Shutdown and Close.
 type Proxy struct {
-	store    store.Reader
-	keys     *seal.Keyring
-	rules    atomic.Pointer[caller.Rules]
-	tokens   tokenRules
-	usage    *store.Usage
-	tracer   *trace.Tracer
-	log      zerolog.Logger
-	requests *zerolog.Logger
+	store     store.Reader
+	providers provider.Set
+	keys      *seal.Keyring
+	rules     atomic.Pointer[caller.Rules]
+	tokens    tokenRules
+	usage     *store.Usage
+	tracer    *trace.Tracer
+	log       zerolog.Logger
+	requests  *zerolog.Logger
 
 	hosts   atomic.Pointer[map[string]*upstream] // :: host → upstream; the map is never changed once it is here
 	names   map[string]*provider.Provider        // :: path segment or host label → provider
 	dropped *names
+	places  []string // headers in lower case, in which SDKs of configured providers put a caller's token
 	roots   *x509.CertPool
 	anyHost bool
 	isolate bool
@@ -84,6 +89,8 @@ type Proxy struct {
 	pulse    string
 	minted   *exchanges
 	suspects func(*store.Credential)
+	mints    map[string]*mintRoute // :: name in the path → what is minted there
+	audit    func(context.Context, store.Event) error
 	inflight *inflight
 	measured map[*provider.Provider]*measure
 	unrouted [Classes]atomic.Uint64 // answered before the provider was known
@@ -112,27 +119,33 @@ type Proxy struct {
 // Stats count what was served since the start.
 type Stats struct {
 	Requests, Refused, Failed, Panics atomic.Int64
-	// Exchanges and Echoes leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
-	// credential, and answers in which a provider repeated one.
-	Exchanges, Echoes atomic.Int64
+	// Exchanges, Echoes and Minted leave copies of secrets in memory that only the garbage collector can overwrite: tokens traded for a
+	// credential, answers in which a provider repeated one, and answers of ours that hold a token.
+	Exchanges, Echoes, Minted atomic.Int64
 }
 
 // New makes a Proxy. It dials nothing yet.
 func New(o Options) (*Proxy, error) {
+	all := o.Providers.Or()
 	p := &Proxy{
-		store: o.Store, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(provider.All),
+		store: o.Store, providers: all, keys: o.Keys, log: o.Log, usage: o.Usage, tracer: o.Tracer, names: map[string]*provider.Provider{}, dropped: droppedNames(all),
 		roots: o.Roots, anyHost: o.AnyHost, isolate: o.Isolate, intercept: o.Intercept, within: newWithin(), dialOut: newDialer(), pulse: o.Pulse, maxHead: or(o.MaxHead, 32<<10), sweeper: make(chan struct{}),
 	}
 	var err error
-	if p.secrets, err = newSecretTables(provider.All); err != nil {
+	if p.secrets, err = newSecretTables(all); err != nil {
 		return nil, err
 	}
-	p.measured = newMeasures(provider.All)
+	p.measured = newMeasures(all)
 	if err := p.SetUpstreams(o.Upstreams); err != nil {
 		return nil, err
 	}
 	p.SetLimits(o.Limits)
-	for _, v := range provider.All {
+	for _, v := range all {
+		for _, h := range v.AuthHeaders {
+			if v.Custom && h != "Authorization" && h != "Proxy-Authorization" && h != "Cookie" { // which are looked at anyway, or never
+				p.places = append(p.places, strings.ToLower(h))
+			}
+		}
 		p.names[v.Name] = v
 		p.names[strings.ReplaceAll(v.Name, "_", "-")] = v
 		p.tokens.known = append(p.tokens.known, v.Name)
@@ -142,10 +155,11 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.rules.Store(o.Rules)
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.inflight = newInflight(provider.All)
+	p.inflight = newInflight(all)
 	p.refusals, p.heads = newCounter(codes...), newCounter(headReasons...)
 	p.minted = newExchanges(p, o.Rotated)
 	p.suspects = o.Suspect
+	p.mints, p.audit = newMintRoutes(all), o.Audit
 	p.calls.New = func() any { return &call{p: p} }
 	p.server = &fasthttp.Server{
 		Handler:                      p.serve,
@@ -206,7 +220,7 @@ func (p *Proxy) SetLimits(l Limits) {
 
 // SetUpstreams puts new overrides in force: host → where it is dialled instead. Connections to hosts that stay where they are stay too.
 func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
-	next, err := newUpstreams(provider.All, overrides, p.roots)
+	next, err := newUpstreams(p.providers, overrides, p.roots)
 	if err != nil {
 		return err
 	}
@@ -216,7 +230,7 @@ func (p *Proxy) SetUpstreams(overrides map[string]*url.URL) error {
 	var old []*upstream
 	if before := p.hosts.Load(); before != nil {
 		for host, u := range *before {
-			if n := next[host]; n.address == u.address && (n.tls == nil) == (u.tls == nil) {
+			if n := next[host]; n.address == u.address && n.public == u.public && (n.tls == nil) == (u.tls == nil) {
 				next[host] = u
 			} else {
 				old = append(old, u)
@@ -373,6 +387,12 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	}
 	if c.connect != nil {
 		if bad := p.answerConnect(c); bad != nil {
+			c.refuse(bad)
+		}
+		return
+	}
+	if c.route.mint != nil {
+		if bad := p.mint(c); bad != nil {
 			c.refuse(bad)
 		}
 		return

@@ -15,6 +15,7 @@ type route struct {
 	path     []byte    // as sent, without prefixes of Keyward's own and without the query
 	query    []byte    // without "?"; nil: none
 	hasQuery bool
+	mint     *mintRoute // nil: it goes to a provider
 
 	org       []byte // from the path prefix
 	assistant []byte // from the path prefix
@@ -76,6 +77,10 @@ func (p *Proxy) find(r *route, h *head, at *Listener, v *via) *refusal {
 	if bad != nil {
 		return bad
 	}
+	if r.mint != nil {
+		r.path = path
+		return nil
+	}
 	if h.upstream != nil {
 		u := p.upstreamAt(h.upstream)
 		if u == nil {
@@ -99,8 +104,8 @@ func (p *Proxy) find(r *route, h *head, at *Listener, v *via) *refusal {
 
 var slash = []byte("/")
 
-// cutPrefix takes Keyward's own segments off the path: /org/ORG or /assistant/ID, only when a provider's name or host follows, then
-// that name or host. It returns the rest and sets the route's provider, host and org.
+// cutPrefix takes Keyward's own segments off the path: /org/ORG or /assistant/ID, only when a provider's name or host follows (or what is
+// Keyward's own), then that name or host. It returns the rest and sets the route's provider, host and org.
 func (p *Proxy) cutPrefix(r *route, path []byte) ([]byte, *refusal) {
 	first, rest := segment(path)
 	kind := 0
@@ -134,6 +139,8 @@ func (p *Proxy) cutPrefix(r *route, path []byte) ([]byte, *refusal) {
 		}
 	} else if u := p.upstreamAt(first); u != nil {
 		r.provider, r.to = u.provider, u
+	} else if string(first) == ownSegment {
+		return p.findMint(r, rest)
 	} else {
 		return path, nil
 	}
@@ -144,7 +151,7 @@ func (p *Proxy) cutPrefix(r *route, path []byte) ([]byte, *refusal) {
 }
 
 func (p *Proxy) isUpstreamName(b []byte) bool {
-	return len(b) > 0 && (p.names[string(b)] != nil || p.upstreamAt(b) != nil)
+	return len(b) > 0 && (p.names[string(b)] != nil || string(b) == ownSegment || p.upstreamAt(b) != nil)
 }
 
 // byHost routes by a host: a provider's, PROVIDER.localhost, else the listener's own upstream.

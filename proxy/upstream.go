@@ -36,6 +36,7 @@ type upstream struct {
 	measure  *measure // of the provider; nil: nobody counts
 	host     string   // as sent in Host
 	own      bool     // only Keyward itself calls it
+	public   bool     // only public addresses are connected to
 
 	address string      // dialled: "host:port"
 	tls     *tls.Config // nil: plain HTTP, which only an override to loopback can be
@@ -67,8 +68,13 @@ type upstreamConn struct {
 func newUpstreams(providers []*provider.Provider, overrides map[string]*url.URL, roots *x509.CertPool) (map[string]*upstream, error) {
 	all := map[string]*upstream{}
 	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	public := *d
+	public.Control = PublicOnly
 	add := func(p *provider.Provider, host string, own bool) {
 		all[host] = &upstream{provider: p, host: host, own: own, address: host + ":443", tls: clientTLS(host, roots), connect: d.DialContext}
+		if p.Custom {
+			all[host].public, all[host].connect = true, public.DialContext
+		}
 	}
 	for _, p := range providers {
 		for _, h := range p.Hosts {
@@ -85,7 +91,7 @@ func newUpstreams(providers []*provider.Provider, overrides map[string]*url.URL,
 		if u == nil {
 			return nil, fmt.Errorf("upstream %q: no provider has this host", host)
 		}
-		u.address = to.Host
+		u.address, u.public, u.connect = to.Host, false, d.DialContext // the operator's own word
 		port := to.Port()
 		switch to.Scheme {
 		case "https":
@@ -281,6 +287,8 @@ func refusalFor(err error) *refusal {
 	var te *tlsError
 	var ne net.Error
 	switch {
+	case IsPrivate(err):
+		return refusePrivate
 	case errors.As(err, &te) && !(errors.As(err, &ne) && ne.Timeout()):
 		return refuseTLS
 	case errors.As(err, &ne) && ne.Timeout():

@@ -11,6 +11,15 @@ import (
 	"time"
 )
 
+// refuse answers with a status that is not the request's own fault.
+func refuse(w http.ResponseWriter, r *http.Request, provider string, status int) {
+	if f := refusals[provider]; f != nil {
+		f(w, r, status)
+		return
+	}
+	answer(w, status, object{"error": object{"message": http.StatusText(status)}})
+}
+
 // refusals answer with a status that is not the request's own fault, in each provider's shape.
 var refusals = map[string]func(w http.ResponseWriter, r *http.Request, status int){
 	Twilio:         refuseTwilio,

@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"github.com/keyward/keyward/provider"
 )
 
 // A Credential is what the stand-in of one provider accepts. Fields are named as in Keyward's own credentials: account_sid,
 // auth_token, api_key_sid, api_key_secret and subaccounts (separated by commas) for Twilio; api_key and public_key for Vapi; api_key
-// for Resend and ElevenLabs; client_id, client_secret and refresh_token for Google (without the latter an OAuth client to which nobody has
+// for Resend, ElevenLabs and those with the common stand-in; client_id, client_secret and refresh_token for Google (without the latter an OAuth client to which nobody has
 // consented yet).
 type Credential struct {
 	Label    string // says whose it is, in answers and in kept requests: an org's name
@@ -21,6 +23,8 @@ type Credential struct {
 	// Restricted: the provider takes it, and not for everything: it may not read what a probe reads (Twilio's balance, Resend's domains,
 	// ElevenLabs' account, Google's list of calendars).
 	Restricted bool
+
+	of *provider.Provider // of SampleOf, which may be one that has no file
 }
 
 // JSON is the fields as one object, as `keyward credentials set` reads it.
@@ -75,8 +79,12 @@ func Sample(label string) []Credential {
 		},
 	}
 	var all []Credential
-	for _, p := range []string{Twilio, Vapi, Resend, ElevenLabs, GoogleCalendar} {
-		all = append(all, Credential{Label: label, Provider: p, Fields: fields[p]})
+	for _, p := range provider.All {
+		f := fields[p.Name]
+		if f == nil {
+			f = SampleOf(p, label).Fields
+		}
+		all = append(all, Credential{Label: label, Provider: p.Name, Fields: f})
 	}
 	return all
 }
@@ -132,6 +140,9 @@ func (c Credential) proofs() []string {
 		add("public", f["public_key"])
 	case Resend, ElevenLabs:
 		add("key", f["api_key"])
+	case GoogleCalendar:
+	default:
+		add("injected", c.injected())
 	}
 	return all
 }

@@ -129,7 +129,7 @@ func (s *Set) fail(w http.ResponseWriter, r *http.Request, provider string, f *F
 		hangUp(w, f.Reset)
 	case f.Status != 0:
 		drain(r)
-		refusals[provider](w, r, f.Status)
+		refuse(w, r, provider, f.Status)
 	case f.Answer != nil:
 		f.Answer(w, r)
 	case f.Cut > 0:

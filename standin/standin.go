@@ -1,4 +1,4 @@
-// Package standin answers in the place of the five providers, on loopback, for a first try and for tests.
+// Package standin answers in the place of the providers, on loopback, for a first try and for tests.
 //
 // A stand-in does three things that a mock usually does not: it verifies the credential of each request and answers as the provider
 // does when it is wrong; it gives answers in the provider's own shape, errors, pages, streams and WebSockets included; and it keeps
@@ -9,6 +9,9 @@
 //	s := standin.New(standin.Options{})
 //	s.Expect(standin.Sample("acme")...)
 //	hosts, err := s.Start() // "api.twilio.com" → "http://127.0.0.1:41234"
+//
+// The first five providers have stand-ins of their own. For all others there is a common one, made of what the provider's file says
+// (common.go): it takes the credential that would be injected, answers probes as the provider does, and echoes WebSockets.
 //
 // What it answers follows the providers' public specifications and documented errors. Its credentials are made up.
 package standin
@@ -21,12 +24,15 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/keyward/keyward/provider"
 )
 
-// Names of the providers, as in Credential.Provider and Handler.
+// Names of the providers that have a stand-in of their own, as in Credential.Provider and Handler.
 const (
 	Twilio         = "twilio"
 	Vapi           = "vapi"
@@ -40,6 +46,7 @@ const LabelHeader = "Standin-Credential"
 
 // Options of a Set. The zero value is good.
 type Options struct {
+	Providers     provider.Set     // all that there are; nil: provider.All
 	Hosts         []string         // hosts in Start's map beyond the usual ones; any host of the providers is answered anyway
 	Keep          int              // how many requests are kept, the newest; 0: 1000, negative: none
 	KeepBody      int              // how many bytes of each body are kept; 0: 1 MiB
@@ -53,7 +60,9 @@ type Options struct {
 // A Set is the stand-ins of all providers. It is safe for concurrent use.
 type Set struct {
 	opt      Options
+	usual    []string                // the hosts of Start's map
 	handlers map[string]http.Handler // :: provider
+	hosts    map[string]string       // :: host → provider
 	accounts accounts
 	google   tokens
 	kept     kept
@@ -96,18 +105,25 @@ func New(o Options) *Set {
 		ElevenLabs:     s.elevenlabs(),
 		GoogleCalendar: s.googleCalendar(),
 	}
+	s.hosts = map[string]string{}
+	for _, p := range o.Providers.Or() {
+		if s.handlers[p.Name] == nil {
+			s.handlers[p.Name] = s.common(p)
+		}
+		for _, h := range slices.Concat(p.Hosts, p.OwnHosts) {
+			if len(p.Hosts) < manyHosts || slices.Contains(twilioHosts, h) {
+				s.usual = append(s.usual, h)
+			}
+			s.hosts[h] = p.Name
+		}
+	}
 	return s
 }
 
-// usualHosts are each provider's main hosts.
-var usualHosts = []string{
-	"api.twilio.com", "verify.twilio.com", "oauth.twilio.com",
-	"api.vapi.ai", "api.eu.vapi.ai",
-	"api.resend.com",
-	"api.elevenlabs.io", "api.us.elevenlabs.io", "api.eu.residency.elevenlabs.io", "api.in.residency.elevenlabs.io",
-	"api.sg.residency.elevenlabs.io",
-	"www.googleapis.com", "oauth2.googleapis.com", "accounts.google.com",
-}
+// manyHosts is how many a provider has whose hosts are not all in Start's map. Only Twilio has as many: one for each product, region and edge.
+const manyHosts = 20
+
+var twilioHosts = []string{"api.twilio.com", "verify.twilio.com", "oauth.twilio.com"}
 
 // Start listens on a free loopback port, in plain HTTP, and says for each host where it is answered.
 func (s *Set) Start() (map[string]string, error) { return s.listen("http") }
@@ -129,7 +145,7 @@ func (s *Set) listen(scheme string) (map[string]string, error) {
 	}
 	url := scheme + "://" + l.Addr().String()
 	hosts := map[string]string{}
-	for _, h := range append(usualHosts, s.opt.Hosts...) {
+	for _, h := range append(s.usual, s.opt.Hosts...) {
 		hosts[h] = url
 	}
 	if scheme == "https" {
@@ -176,7 +192,7 @@ func (s *Set) Close() error {
 
 // ServeHTTP answers for the provider that the Host header names. A host of nobody's is the stand-in itself: /requests shows what it kept.
 func (s *Set) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if p := providerOf(hostOf(r)); p != "" {
+	if p := s.providerOf(hostOf(r)); p != "" {
 		s.serve(w, r, p)
 		return
 	}
@@ -251,7 +267,10 @@ func hostOf(r *http.Request) string {
 	return host
 }
 
-func providerOf(host string) string {
+func (s *Set) providerOf(host string) string {
+	if p := s.hosts[host]; p != "" {
+		return p
+	}
 	under := func(domain string) bool { return strings.HasSuffix(host, "."+domain) }
 	switch {
 	case under("twilio.com"):

@@ -33,7 +33,7 @@ func (s *Set) authority() (*authority, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ca == nil {
-		a, err := newAuthority(append(append([]string{"localhost"}, usualHosts...), s.opt.Hosts...))
+		a, err := newAuthority(append(append([]string{"localhost"}, s.usual...), s.opt.Hosts...))
 		if err != nil {
 			return nil, fmt.Errorf("making the stand-ins' certificate: %w", err)
 		}

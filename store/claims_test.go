@@ -289,3 +289,21 @@ func TestRenewingAndConfirmingDoNotWaitForEachOther(t *testing.T) {
 		claimFinds(t, d, a.key, Seen)
 	}
 }
+
+// Sweeping does not wait for a claim of a key that has run out: a batch of claims that waits for the sweep would wait for ever.
+func TestSweepPassesByClaims(t *testing.T) {
+	d := postgres(t, pgtest.New(t))
+	for _, key := range []string{"claimed anew", "gone"} {
+		confirms(t, d, key, time.Now().Add(-time.Minute))
+	}
+	claim, err := d.w.BeginTx(forEvery(t.Context()), nil)
+	ok(t, err)
+	defer func() { _ = claim.Rollback() }()
+	_, err = claim.ExecContext(t.Context(), "UPDATE webhook_seen SET until = until WHERE key = $1", []byte("claimed anew"))
+	ok(t, err)
+	ok(t, quick(t, time.Second, func() error {
+		n, err := d.Sweep(t.Context(), time.Now().Add(-time.Hour))
+		same(t, n, int64(1))
+		return err
+	}))
+}

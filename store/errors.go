@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -69,6 +70,10 @@ func connectionLost(err error) bool {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
 		return hasClass(refused, "57P")
+	}
+	// The first is what database/sql says of a connection that others' time limits have ended, when it finds such a one several times.
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return true
 	}
 	var network *net.OpError // not any net.Error: SQLite's errors pass for one
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||

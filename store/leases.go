@@ -72,13 +72,18 @@ func (d *DB) DueTargets(ctx context.Context) (targets []string, err error) {
 	return targets, err
 }
 
+// locking has a query pass by the rows that others hold, where it says so. On SQLite one transaction writes at a time.
+func (d *DB) locking(query string) string {
+	if d.pg == nil {
+		return query
+	}
+	return strings.Replace(query, "/*lock*/", "FOR UPDATE SKIP LOCKED", 1)
+}
+
 // LeaseDeliveries takes up to n deliveries to a target that are due, for this owner alone until the lease ends: of each group only the
 // oldest that is not done. Their Attempts count the one that now begins. Several owners share the work without waiting for each other.
 func (d *DB) LeaseDeliveries(ctx context.Context, owner, target string, n int, lease time.Duration) (leased []*Delivery, err error) {
-	query := leaseDue
-	if d.pg != nil {
-		query = strings.Replace(query, "/*lock*/", "FOR UPDATE SKIP LOCKED", 1)
-	}
+	query := d.locking(leaseDue)
 	err = d.writeRelaxed(ctx, func(t *tx) error {
 		leased = nil
 		now, err := d.hold(t, "")

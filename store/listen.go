@@ -67,11 +67,14 @@ func (d *DB) listen(ctx context.Context, w *watcher) {
 
 // run listens until the connection is lost; live is called when the feed is.
 func (l *listener) run(ctx context.Context, live func()) (err error) {
-	config := l.d.pg.config.Copy()
-	config.OnNotification = l.hear
-	dial, cancel := context.WithTimeout(ctx, beatTimeout)
-	l.conn, err = pgx.ConnectConfig(dial, config)
-	cancel()
+	err = l.d.pg.servers.connect(ctx, func(ctx context.Context, i int) (err error) {
+		config := l.d.pg.servers.each[i].Copy()
+		config.OnNotification = l.hear
+		dial, cancel := context.WithTimeout(ctx, beatTimeout)
+		defer cancel()
+		l.conn, err = pgx.ConnectConfig(dial, config)
+		return err
+	})
 	if err != nil {
 		return err
 	}

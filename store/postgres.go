@@ -22,8 +22,9 @@ const (
 
 // A pg is what only PostgreSQL has.
 type pg struct {
-	config *pgx.ConnConfig
-	gate   *gate
+	config  *pgx.ConnConfig
+	servers *servers
+	gate    *gate
 
 	claims, confirms keyBatch // of messages that are answered at once
 }
@@ -55,13 +56,17 @@ func (d *DB) openPostgres(url string) error {
 	}
 	d.engine, d.pg = "postgres", &pg{
 		config:   config,
+		servers:  newServers(config, url),
 		claims:   keyBatch{query: pgClaim, asked: make(chan *keyAsked)},
 		confirms: keyBatch{query: pgConfirm, asked: make(chan *keyAsked)},
 	}
 	d.credential.query, d.assistant.query = pgCredential, pgAssistant
 	d.pg.gate = &gate{
-		connector: stdlib.GetConnector(*config), timeout: config.ConnectTimeout, closing: d.closing, owned: &d.feeds,
+		servers: d.pg.servers, timeout: d.pg.servers.patience(config.ConnectTimeout), closing: d.closing, owned: &d.feeds,
 		listens: func() bool { return len(*d.watchers.Load()) > 0 }, wake: make(chan struct{}, 1),
+	}
+	for _, one := range d.pg.servers.each {
+		d.pg.gate.connectors = append(d.pg.gate.connectors, stdlib.GetConnector(*one))
 	}
 	d.w = sql.OpenDB(d.pg.gate)
 	d.w.SetMaxOpenConns(conns)
@@ -79,12 +84,13 @@ func (d *DB) openPostgres(url string) error {
 // A gate keeps a server that is down from being stormed, and callers from waiting for it: after a failure to connect they get that failure
 // at once, while one attempt is made every dialPause, in the background.
 type gate struct {
-	connector driver.Connector
-	timeout   time.Duration   // of an attempt in the background
-	closing   context.Context //
-	owned     *sync.WaitGroup // attempts under way
-	listens   func() bool     // whether somebody listens for changes, or tries to
-	wake      chan struct{}   // tells who tries to that the server is back
+	servers    *servers
+	connectors []driver.Connector // one for each of them
+	timeout    time.Duration      // of an attempt in the background
+	closing    context.Context    //
+	owned      *sync.WaitGroup    // attempts under way
+	listens    func() bool        // whether somebody listens for changes, or tries to
+	wake       chan struct{}      // tells who tries to that the server is back
 
 	mu      sync.Mutex
 	failure error // of the last attempt; nil: it succeeded
@@ -95,7 +101,7 @@ type gate struct {
 	spare   driver.Conn   // what an attempt in the background brought, for the next caller
 }
 
-func (g *gate) Driver() driver.Driver { return g.connector.Driver() }
+func (g *gate) Driver() driver.Driver { return g.connectors[0].Driver() }
 
 func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 	g.mu.Lock()
@@ -140,7 +146,11 @@ func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 func (g *gate) connect(ctx context.Context) (driver.Conn, error) {
-	c, err := g.connector.Connect(ctx)
+	var c driver.Conn
+	err := g.servers.connect(ctx, func(ctx context.Context, i int) (err error) {
+		c, err = g.connectors[i].Connect(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -3,14 +3,18 @@ package store
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/internal/pgtest"
@@ -366,4 +370,50 @@ func TestPostgresURLs(t *testing.T) {
 	same(t, d.w.Stats().MaxOpenConnections, 3)
 	same(t, d.pg.config.RuntimeParams, map[string]string{"application_name": "keyward"})
 	ok(t, d.Close())
+}
+
+// While statements hang, more calls wait than the pool has connections, and are handed those that others' time limits have just ended. Whatever
+// becomes of them, each is served or told that the store is unavailable: never anything else.
+func TestPostgresHangsForMany(t *testing.T) {
+	d := postgres(t, pgtest.New(t))
+	put(t, d, acmeTwilio)
+	locker, err := pgx.ConnectConfig(t.Context(), d.pg.config)
+	ok(t, err)
+	defer func() { _ = locker.Close(context.Background()) }()
+	_, err = locker.Exec(t.Context(), "BEGIN; LOCK TABLE org_credentials, row_versions, audit_log IN ACCESS EXCLUSIVE MODE")
+	ok(t, err)
+	asked, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer stop()
+	var others atomic.Value
+	_ = atOnce(8*maxConns, func(i int) error {
+		for asked.Err() == nil {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+i*7%200)*time.Millisecond)
+			err := d.AddEvent(ctx, Event{Action: "x"})
+			if i%4 == 0 {
+				_, _, err = d.Credential(ctx, acmeTwilio)
+			}
+			cancel()
+			if err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+				others.Store(err.Error())
+			}
+		}
+		return nil
+	})
+	if said := others.Load(); said != nil {
+		t.Errorf("while it hangs: %v", said)
+	}
+	_, err = locker.Exec(t.Context(), "ROLLBACK")
+	ok(t, err)
+	eventually(t, 2*time.Second, "reads go on", func() bool { return read(d) == nil })
+	ok(t, d.AddEvent(t.Context(), Event{Action: "x"}))
+}
+
+func TestDeadConnectionIsTheStores(t *testing.T) {
+	ctx := t.Context()
+	for _, err := range []error{driver.ErrBadConn, fmt.Errorf("beginning: %w", driver.ErrBadConn), sql.ErrConnDone} {
+		is(t, failure(ctx, ctx, err), ErrUnavailable)
+		if !connectionLost(err) {
+			t.Errorf("%v: not tried with another connection", err)
+		}
+	}
 }

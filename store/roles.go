@@ -14,9 +14,13 @@ import (
 // ErrRole: the role that the store's URL names is not behind the store's row-level security, or there is none.
 var ErrRole = errors.New("row-level security does not hold for this role")
 
+// ErrOwner: the role may not change the schema.
+var ErrOwner = errors.New("this role cannot change the schema")
+
 // tenantTables are those that hold rows of tenants: each is behind a policy.
 var tenantTables = []string{
-	"agents", "assistant_claims", "assistant_org_mapping", "audit_log", "org_credentials", "provider_accounts", "row_versions", "webhook_deliveries",
+	"agents", "assistant_claims", "assistant_org_mapping", "audit_log", "legacy_imports", "org_credentials", "provider_accounts", "row_versions",
+	"webhook_deliveries",
 }
 
 // roleQuery asks what the role may, and what the tables are. keyward_app is there when an operator has set roles apart.
@@ -58,6 +62,34 @@ func (d *DB) CheckRole(ctx context.Context) (apart bool, err error) {
 			ErrRole, user, strings.Join(slices.Compact(list), ", "))
 	}
 	return apart, nil
+}
+
+// migrationQuery asks what the role may change, and where it is. Tables that are not there yet are nobody's.
+const migrationQuery = `SELECT current_user::text, current_database() || ' ' || coalesce(to_regclass('org_credentials')::oid::text, ''),
+	coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+	coalesce((SELECT string_agg(c.relname, ', ' ORDER BY c.relname) FROM unnest($1::text[]) AS n (name) JOIN pg_class AS c ON c.oid = to_regclass(n.name)
+		WHERE NOT pg_has_role(c.relowner, 'USAGE')), '')`
+
+// Migrates says whether the role that d was opened for may change the schema, without trying. err is an ErrOwner that says what it lacks. place names the
+// database and its tables: the same for every role that sees the same ones. SQLite has no roles, and one place.
+func (d *DB) Migrates(ctx context.Context) (user, place string, err error) {
+	if d.pg == nil {
+		return "", "", nil
+	}
+	var creates bool
+	var foreign string
+	err = d.read(forNone(ctx), readTimeout, func(ctx context.Context) error {
+		return d.r.QueryRowContext(ctx, migrationQuery, tenantTables).Scan(&user, &place, &creates, &foreign)
+	})
+	switch {
+	case err != nil:
+		return "", "", err
+	case foreign != "":
+		return user, place, fmt.Errorf("%w: %q does not own %s; name the owner in --migrate-url", ErrOwner, user, foreign)
+	case !creates:
+		return user, place, fmt.Errorf("%w: %q may not make tables in the schema; GRANT CREATE ON SCHEMA to it, or name its owner in --migrate-url", ErrOwner, user)
+	}
+	return user, place, nil
 }
 
 // SameRole says whether two addresses of PostgreSQL name the same role.

@@ -19,6 +19,7 @@ func TestPgTAP(t *testing.T) {
 	for _, org := range []string{"acme", "globex"} {
 		put(t, d, Ref{org, "twilio"}, Account{"account_sid", "AC" + org})
 		ok(t, d.PutAssistant(t.Context(), by, &Assistant{ID: "asst_" + org, Org: org}, -1))
+		ok(t, d.PutImport(t.Context(), &Import{Kind: KindCredential, ID: org + "/twilio", Digest: []byte("d")}))
 		ok(t, d.PutAgent(t.Context(), by, &Agent{Org: org, Role: "inbound", Config: []byte("{}")}, -1))
 		_, err := d.ClaimAssistant(t.Context(), org, "inbound", "me", 1)
 		ok(t, err)

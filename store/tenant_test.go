@@ -94,6 +94,7 @@ func TestForgottenWhere(t *testing.T) {
 			for _, org := range []string{"acme", "globex"} {
 				put(t, d, Ref{org, "twilio"}, Account{"account_sid", "AC" + org + role})
 				ok(t, d.PutAssistant(t.Context(), by, &Assistant{ID: "asst_" + org, Org: org}, -1))
+				ok(t, d.PutImport(t.Context(), &Import{Kind: KindCredential, ID: org + "/twilio", Digest: []byte("d")}))
 				ok(t, d.PutAgent(t.Context(), by, &Agent{Org: org, Role: "inbound", Config: []byte("{}")}, -1))
 				_, err := d.ClaimAssistant(t.Context(), org, "inbound", "me", 1)
 				ok(t, err)
@@ -101,13 +102,9 @@ func TestForgottenWhere(t *testing.T) {
 				ok(t, err)
 			}
 			for _, table := range tenantTables {
-				column := "org_id"
-				if table == "row_versions" {
-					column = "split_part(id, '/', 1)"
-				}
-				query := "SELECT DISTINCT " + column + " FROM " + table
-				if table == "row_versions" {
-					query += " WHERE kind <> 'assistant'"
+				query := "SELECT DISTINCT org_id FROM " + table
+				if table == "row_versions" || table == "legacy_imports" {
+					query = "SELECT DISTINCT split_part(id, '/', 1) FROM " + table + " WHERE kind <> 'assistant'"
 				}
 				for org, want := range map[string]string{"acme": "[acme]", "globex": "[globex]", "initech": "[]", "": "[]", "-": "[]", "*": "[acme globex]"} {
 					rows, err := asTenant(t, d, org, query+" ORDER BY 1")
@@ -178,6 +175,30 @@ func TestForeignWrites(t *testing.T) {
 			t.Errorf("%s: %v", statement, err)
 		}
 	}
+}
+
+// Who may change the schema is told without a change; place says whether two roles see the same tables.
+func TestMigrates(t *testing.T) {
+	app, owner, super := tenants(t)
+	root(t, super, "DROP ROLE IF EXISTS kw_nobody", "CREATE ROLE kw_nobody LOGIN")
+	places := map[string]bool{}
+	for role, lacks := range map[string]string{owner: "", super: "", app: "does not own", as(t, super, "kw_nobody"): "does not own"} {
+		user, place, err := engine{"postgres", role}.open(t).Migrates(t.Context())
+		if lacks == "" {
+			ok(t, err)
+		} else if is(t, err, ErrOwner); !strings.Contains(err.Error(), lacks) || !strings.Contains(err.Error(), user) {
+			t.Errorf("%s: %v", user, err)
+		}
+		places[place] = true
+	}
+	same(t, len(places), 1)
+
+	_, place, err := engine{"postgres", as(t, pgtest.New(t), "kw_nobody")}.open(t).Migrates(t.Context())
+	if is(t, err, ErrOwner); !strings.Contains(err.Error(), "may not make tables") || places[place] {
+		t.Errorf("%q: %v", place, err)
+	}
+	_, _, err = engine{"sqlite", "sqlite:" + t.TempDir() + "/keyward.db"}.open(t).Migrates(t.Context())
+	ok(t, err)
 }
 
 // A role that row-level security does not hold for is told so, and what to do.

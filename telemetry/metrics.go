@@ -98,6 +98,10 @@ var (
 		Name: "keyward.token_exchanges", Kind: Counter, Unit: "{exchange}",
 		Help: "Questions of Keyward's own to providers: tokens traded for a credential, and credentials that were checked.",
 	}
+	TokensMinted = &Metric{
+		Name: "keyward.tokens_minted", Kind: Counter, Unit: "{token}",
+		Help: "Tokens for SDKs in browsers and phones that were signed and handed out.",
+	}
 	UpstreamConnections = &Metric{
 		Name: "keyward.upstream.connections", Kind: Gauge, Unit: "{connection}", Labels: []string{"provider", "state"},
 		Help: "Connections to a provider: idle, or busy.",
@@ -199,7 +203,7 @@ var (
 // Metrics are all of them, in the order in which they are shown.
 func Metrics() []*Metric {
 	return []*Metric{
-		Requests, RequestsInFlight, RequestDuration, AddedLatency, UpstreamLatency, Refusals, RefusedHeads, Panics, CallerConnections, Redactions, TokenExchanges,
+		Requests, RequestsInFlight, RequestDuration, AddedLatency, UpstreamLatency, Refusals, RefusedHeads, Panics, CallerConnections, Redactions, TokenExchanges, TokensMinted,
 		UpstreamConnections, UpstreamDials, UpstreamReuses,
 		CacheLookups, CacheStale, CacheEvictions, CacheEntries,
 		StoreOperations, StoreBreaker, FeedLive, FeedAge,

@@ -15,5 +15,5 @@ rm -f dist/keyward_* dist/SHA256SUMS
 for platform in ${PLATFORMS:-linux/amd64 linux/arm64 darwin/amd64 darwin/arm64}; do
 	GOOS=${platform%/*} GOARCH=${platform#*/} tools/build.sh "dist/bin/keyward_${platform/\//_}"
 done
-GOFLAGS='' go run -C tools ./release -repo "$PWD" -bin "$PWD/dist/bin" -out "$PWD/dist" -version "$VERSION" -epoch "$epoch"
+GOFLAGS='' go run -C tools ./release -repo "$PWD" -bin "$PWD/dist/bin" -written "$PWD/dist" -out "$PWD/dist" -version "$VERSION" -epoch "$epoch"
 cat dist/SHA256SUMS

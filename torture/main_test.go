@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if address := os.Getenv(mortalAddress); address != "" {
 		os.Exit(liveUntilKilled(address, os.Getenv(mortalFile)))
 	}
+	if orders := os.Getenv(attackersEnv); orders != "" {
+		os.Exit(attackAs(orders))
+	}
 	flag.Parse()
 	os.Exit(run(m))
 }

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -29,7 +28,7 @@ func TestManySlowConnections(t *testing.T) {
 	before := o.good(t, func() { time.Sleep(quiet) })
 	attacked := o.good(t, func() {
 		for opened := 0; opened < many(1500, 5000); opened += many(500, 2000) {
-			o.attack(many(500, 2000), map[bool]time.Duration{false: 3 * time.Second, true: 12 * time.Second}[long])
+			o.attack(t, many(500, 2000), map[bool]time.Duration{false: 3 * time.Second, true: 12 * time.Second}[long])
 		}
 	})
 	again := o.acceptsAgain(t)
@@ -48,14 +47,14 @@ func TestManySlowConnections(t *testing.T) {
 	o.s.mustLive()
 	row(t, "256 descriptors, slow attackers: unix callers without error, p99 at most twice or 20 ms, TCP again within 1 s",
 		"%d attacks by %d connections at a time (%d reached the sidecar): %d of %d good calls failed, p99 %s → %s, TCP again after %s",
-		o.attacks.Load(), many(500, 2000), o.connected.Load(), len(attacked.errors), len(attacked.took)+len(attacked.errors), before.p99().Round(10*time.Microsecond),
+		o.attacks, many(500, 2000), o.connected, len(attacked.errors), len(attacked.took)+len(attacked.errors), before.p99().Round(10*time.Microsecond),
 		attacked.p99().Round(10*time.Microsecond), again.Round(time.Millisecond))
 }
 
 type overload struct {
 	s                  *sidecar
 	token              string
-	attacks, connected atomic.Int64
+	attacks, connected int64
 }
 
 func newOverload(t *testing.T) *overload {
@@ -173,81 +172,6 @@ func (o *overload) call(client *http.Client, token string) error {
 		return fmt.Errorf("%s %s %.200q", resp.Status, resp.Header.Get("Keyward-Error"), b)
 	}
 	return nil
-}
-
-// attack keeps n connections busy for so long. Who is thrown out comes back.
-func (o *overload) attack(n int, lasts time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), lasts)
-	defer cancel()
-	var wait sync.WaitGroup
-	for i := range n {
-		wait.Go(func() {
-			for ctx.Err() == nil {
-				o.attackOnce(ctx, i)
-				select {
-				case <-ctx.Done():
-				case <-time.After(50 * time.Millisecond):
-				}
-			}
-		})
-	}
-	wait.Wait()
-}
-
-func (o *overload) attackOnce(ctx context.Context, i int) {
-	o.attacks.Add(1)
-	d := net.Dialer{Timeout: 2 * time.Second}
-	c, err := d.DialContext(ctx, "tcp", o.s.tcp)
-	if err != nil {
-		return
-	}
-	defer func() { _ = c.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
-	o.connected.Add(1)
-	head := "POST /resend/emails HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: acme\r\nKeyward-Token: " + o.token + "\r\n"
-	switch i % 5 {
-	case 0: // a head, byte by byte
-		o.drip(ctx, c, head+strings.Repeat("X-More: and more\r\n", 100))
-	case 1: // a body, byte by byte
-		_, _ = io.WriteString(c, head+"Content-Length: 100000\r\n\r\n")
-		o.drip(ctx, c, strings.Repeat("b", 100000))
-	case 2: // a large answer, hardly read
-		_ = c.(*net.TCPConn).SetReadBuffer(4096)
-		_, _ = io.WriteString(c, strings.Replace(head, "POST /resend/emails", "GET /resend/big", 1)+"\r\n")
-		for one := make([]byte, 1); ctx.Err() == nil; {
-			if _, err := c.Read(one); err != nil {
-				return
-			}
-			sleep(ctx, 300*time.Millisecond)
-		}
-	case 3: // nothing at all
-		_, _ = c.Read(make([]byte, 1))
-	case 4: // many small requests for pieces, whose answers nobody reads
-		pieces := strings.Replace(head, "POST /resend/emails", "GET /resend/emails", 1) + "Range: bytes=" + strings.Repeat("0-0,", 200) + "1-1\r\n\r\n"
-		for ctx.Err() == nil {
-			if _, err := io.WriteString(c, strings.Repeat(pieces, 4)); err != nil {
-				return
-			}
-			sleep(ctx, 500*time.Millisecond)
-		}
-	}
-}
-
-// drip sends text byte by byte.
-func (o *overload) drip(ctx context.Context, c net.Conn, text string) {
-	for i := 0; i < len(text) && ctx.Err() == nil; i++ {
-		if _, err := io.WriteString(c, text[i:i+1]); err != nil {
-			return
-		}
-		sleep(ctx, 300*time.Millisecond)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // acceptsAgain is how long a new caller over TCP waits for an answer when the attackers have just gone.

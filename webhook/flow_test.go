@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -287,7 +288,7 @@ func TestOtherProviders(t *testing.T) {
 
 func TestPathsAndMethods(t *testing.T) {
 	w := newWorld(t)
-	for _, path := range []string{"/", "/webhooks", "/webhooks/", "/webhooks/vapi/", "/webhooks/vapi/acme/", "/webhooks/vapi/acme/x", "/webhooks/stripe", "/webhooks/resend", "/webhooks/google_calendar", "/Webhooks/vapi", "//webhooks/vapi", "/webhooks/../webhooks/vapi", "/healthz"} {
+	for _, path := range []string{"/", "/webhooks", "/webhooks/", "/webhooks/vapi/", "/webhooks/vapi/acme/", "/webhooks/vapi/acme/x", "/webhooks/nosuch", "/webhooks/resend", "/webhooks/google_calendar", "/Webhooks/vapi", "//webhooks/vapi", "/webhooks/../webhooks/vapi", "/healthz"} {
 		w.refuses(w.post(path, "{}", acmeSecret), 404, "not_found")
 	}
 	for _, method := range []string{"GET", "PUT", "DELETE", "OPTIONS"} {
@@ -372,4 +373,25 @@ func TestRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refuses(w.post("/webhooks/vapi/acme", request("tool-calls", `,"n":2`), acmeSecret), 503, "no_target")
+}
+
+// A connection on which nothing was asked ends without a word; one that began to ask is told.
+func TestNothingAskedIsNotAnswered(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.HeadTimeout = 100 * time.Millisecond })
+	for sent, want := range map[string]string{"": "", "P": "HTTP/1.1 408 "} {
+		c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, sent)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		got, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(got), want) || want == "" && len(got) > 0 {
+			t.Errorf("after %q: %q, %v", sent, got, err)
+		}
+		_ = c.Close()
+	}
+	if n := w.s.Stats().Refused.Load(); n != 1 {
+		t.Errorf("%d refused, not the one that had begun", n)
+	}
 }

@@ -34,10 +34,25 @@ type source struct {
 	hidden []string
 }
 
-// sources are all providers' deliveries, in the order of provider.All.
-var sources = []*source{
-	{provider: &provider.Twilio, read: readTwilio, shared: true, limit: twilioLimit, answers: map[string]time.Duration{"": twilioLimit}},
-	{provider: &provider.Vapi, read: readVapi, shared: true, limit: vapiLimit, hidden: []string{"x-vapi-secret"}, answers: map[string]time.Duration{
+// sources are the deliveries of all providers that send any, in the order of provider.All.
+var sources = func() (all []*source) {
+	for _, p := range provider.All {
+		if w := p.Webhook; w != nil {
+			src := ownSources[p.Name]
+			if src == nil {
+				src = &source{read: reader(w), limit: defaultLimit}
+			}
+			src.provider, src.shared = p, w.AccountField != ""
+			all = append(all, src)
+		}
+	}
+	return all
+}()
+
+// ownSources are those that are read or answered as no other provider's are.
+var ownSources = map[string]*source{
+	provider.Twilio.Name: {read: readTwilio, limit: twilioLimit, answers: map[string]time.Duration{"": twilioLimit}},
+	provider.Vapi.Name: {read: readVapi, limit: vapiLimit, hidden: []string{"x-vapi-secret"}, answers: map[string]time.Duration{
 		// providers.md has the list: docs.vapi.ai/server-url/events, and schema ServerMessageResponse of Vapi's specification.
 		"assistant-request":            assistantLimit,
 		"tool-calls":                   vapiLimit,
@@ -49,9 +64,6 @@ var sources = []*source{
 		voiceRequest:                   vapiLimit,
 		"campaign.predial":             vapiLimit,
 	}},
-	{provider: &provider.Resend, read: readResend, limit: defaultLimit},
-	{provider: &provider.ElevenLabs, read: readElevenLabs, shared: true, limit: defaultLimit},
-	{provider: &provider.GoogleCalendar, read: readGoogle, limit: defaultLimit, hidden: []string{"x-goog-channel-token"}},
 }
 
 // How long an answer may take, from the first byte of the request. The providers' own limits, less the way to them.
@@ -102,9 +114,7 @@ var (
 	squad = []node{{key: "members", each: true, kids: []node{{key: "assistantId", leaf: leafMember}}}}
 	chat  = []node{{key: "id", leaf: leafGroupElse}, {key: "orgId", leaf: leafOrg}, {key: "assistantId", leaf: leafAssistant}}
 
-	elevenLabsTree = &node{kids: []node{{key: "type", leaf: leafType}, {key: "data", kids: []node{{key: "agent_id", leaf: leafAccount}}}}}
-	resendTree     = &node{kids: []node{{key: "type", leaf: leafType}}}
-	twilioTree     = &node{kids: []node{{key: "AccountSid", leaf: leafAccount}, {key: "account_sid", leaf: leafAccount}, {key: "accountSid", leaf: leafAccount}}}
+	twilioTree = &node{kids: []node{{key: "AccountSid", leaf: leafAccount}, {key: "account_sid", leaf: leafAccount}, {key: "accountSid", leaf: leafAccount}}}
 )
 
 // readVapi finds Vapi's own org, its phone numbers and the assistants, in this order (each list by itself, as they stand in the body).
@@ -159,29 +169,61 @@ func appendID(ids []string, text []byte) []string {
 // maxID is the longest id that a credential or an assistant can have.
 const maxID = 128
 
-func readElevenLabs(id *identity, m *message) {
-	id.problem = string(scan(m.body, elevenLabsTree, func(leaf int, text []byte) { id.take(leaf, text, "agent_ids") }))
+// reader reads what a provider's Webhook says about its deliveries.
+func reader(w *provider.Webhook) func(*identity, *message) {
+	if token, ok := w.Scheme.(provider.SharedToken); ok && token.TypeHeader != "" {
+		return func(id *identity, m *message) {
+			v, _ := m.head.one(token.TypeHeader)
+			id.typ = string(v)
+		}
+	}
+	tree := &node{}
+	for path, leaf := range map[string]int{w.Type: leafType, w.Group: leafGroup, w.Account: leafAccount} {
+		if path != "" {
+			tree.grow(strings.Split(path, "."), leaf)
+		}
+	}
+	return func(id *identity, m *message) {
+		id.problem = string(scan(m.body, tree, func(leaf int, text []byte) { id.take(leaf, text, w.AccountField) }))
+	}
 }
 
-func readResend(id *identity, m *message) {
-	id.problem = string(scan(m.body, resendTree, func(leaf int, text []byte) { id.take(leaf, text, "") }))
+// grow adds a place to a tree; "[]" stands for the elements of a list.
+func (n *node) grow(path []string, leaf int) {
+	switch {
+	case len(path) == 0:
+		n.leaf = leaf
+		return
+	case path[0] == "[]":
+		n.each = true
+		n.grow(path[1:], leaf)
+		return
+	}
+	for i := range n.kids {
+		if n.kids[i].key == path[0] {
+			n.kids[i].grow(path[1:], leaf)
+			return
+		}
+	}
+	kid := node{key: path[0]}
+	kid.grow(path[1:], leaf)
+	n.kids = append(n.kids, kid)
 }
 
-// take keeps a type, or an account id of the given field.
+// take keeps a type, a group, or an account id of the given field.
 func (id *identity) take(leaf int, text []byte, field string) {
 	switch leaf {
 	case leafType:
-		id.typ = string(text)
+		if id.typ == "" { // of a list, the first one's
+			id.typ = string(text)
+		}
+	case leafGroup:
+		id.group = string(text)
 	case leafAccount:
 		if len(text) > 0 && len(text) <= maxID {
 			id.accounts = append(id.accounts, account{field, string(text)})
 		}
 	}
-}
-
-func readGoogle(id *identity, m *message) {
-	v, _ := m.head.one("x-goog-resource-state")
-	id.typ = string(v)
 }
 
 // readTwilio takes the account and the call or message from the form, from the query, or from a JSON body's top.

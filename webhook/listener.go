@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,16 @@ type conn struct {
 	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served
 	closed     atomic.Bool
 	writeUntil int64 // when the write deadline was last moved, in seconds
+}
+
+// Read ends a connection on which nothing was asked in time without a word: who keeps one that it has not used yet would take a refusal for the answer
+// to what it sends at that very moment.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n == 0 && c.idleSince.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // Write renews the write deadline, at most once a second.

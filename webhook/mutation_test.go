@@ -46,20 +46,20 @@ func samples() []sample {
 		{"twilio", verifyTwilio, map[string]any{"auth_token": "12345"}, target, []string{form, "X-Twilio-Signature: " + sms}, form1, now, false},
 		{"twilio JSON", verifyTwilio, map[string]any{"auth_token": "12345"}, whole, []string{"Content-Type: application/json", "X-Twilio-Signature: " + event}, `{"account_sid":"` + acmeSID + `"}`, now, false},
 		{
-			"resend", verifySvix,
+			"resend", verifiers["resend"],
 			map[string]any{"webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
 			"/webhooks/resend/acme",
 			[]string{"svix-id: msg_1", "svix-timestamp: 1739537297", "svix-signature: v1," + mail},
 			`{"type":"email.sent"}`, now, false,
 		},
 		{
-			"resend by the standard's names", verifySvix,
+			"resend by the standard's names", verifiers["resend"],
 			map[string]any{"webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
 			"/webhooks/resend/acme",
 			[]string{"webhook-id: msg_1", "webhook-timestamp: 1739537297", "webhook-signature: v1," + mail},
 			`{"type":"email.sent"}`, now, false,
 		},
-		{"elevenlabs", verifyElevenLabs, map[string]any{"webhook_secret": "wsec_test"}, "/webhooks/elevenlabs", []string{"ElevenLabs-Signature: t=1739537297,v0=" + call}, `{"data":{"agent_id":"xyz"}}`, now, false},
+		{"elevenlabs", verifiers["elevenlabs"], map[string]any{"webhook_secret": "wsec_test"}, "/webhooks/elevenlabs", []string{"ElevenLabs-Signature: t=1739537297,v0=" + call}, `{"data":{"agent_id":"xyz"}}`, now, false},
 		{
 			"vapi hmac", verifyVapi,
 			map[string]any{"webhook_secret": "vapi_test", "webhook_auth": `{"type":"hmac"}`},
@@ -79,7 +79,23 @@ func samples() []sample {
 		},
 		{"vapi secret", verifyVapi, map[string]any{"webhook_secret": "vapi_test"}, "/webhooks/vapi", []string{"X-Vapi-Secret: vapi_test"}, vapiBody, now, true},
 		{"vapi bearer", verifyVapi, map[string]any{"webhook_secret": "vapi_test", "webhook_auth": `{"type":"bearer"}`}, "/webhooks/vapi", []string{"Authorization: Bearer vapi_test"}, vapiBody, now, true},
-		{"google", verifyChannel, map[string]any{"channel_token": "token of the channel"}, "/webhooks/google_calendar/acme", []string{"X-Goog-Channel-Token: token of the channel", googleID, googleNumber}, "", now, true},
+		{"stripe", verifiers["stripe"], map[string]any{"webhook_secret": "whsec_test"}, "/webhooks/stripe/acme", []string{"Stripe-Signature: t=1739537297,v1=" + fmt.Sprintf("%x", mac(algorithms["sha256"], []byte("whsec_test"), []byte(`1739537297.{"type":"invoice.paid"}`)))}, `{"type":"invoice.paid"}`, now, false},
+		{
+			"openai", verifiers["openai"],
+			map[string]any{"webhook_secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+			"/webhooks/openai/acme",
+			[]string{"webhook-id: msg_1", "webhook-timestamp: 1739537297", "webhook-signature: v1," + mail},
+			`{"type":"email.sent"}`, now, false,
+		},
+		{
+			"sendgrid", verifiers["sendgrid"],
+			map[string]any{"webhook_public_key": sendGridKey},
+			"/webhooks/sendgrid/acme",
+			[]string{sendGridHeader + sendGridSig, sendGridStamp + "1588788367"},
+			sendGridBody, sendGridNow, false,
+		},
+		{"deepgram", verifiers["deepgram"], map[string]any{"webhook_secret": "callback:long"}, "/webhooks/deepgram/acme", []string{"Authorization: Basic Y2FsbGJhY2s6bG9uZw=="}, `{}`, now, true},
+		{"google", verifiers["google_calendar"], map[string]any{"channel_token": "token of the channel"}, "/webhooks/google_calendar/acme", []string{"X-Goog-Channel-Token: token of the channel", googleID, googleNumber}, "", now, true},
 	}
 }
 
@@ -148,7 +164,7 @@ func TestNoChangeOfOneByteVerifies(t *testing.T) {
 				}
 				headers := append([]string(nil), s.headers...)
 				headers[i] = name + ": " + v
-				if strings.HasSuffix(name, "-signature") && strings.HasPrefix(s.name, "resend") || name == "ElevenLabs-Signature" {
+				if strings.HasSuffix(name, "-signature") && (strings.HasPrefix(s.name, "resend") || s.name == "openai") || name == "ElevenLabs-Signature" || name == "Stripe-Signature" {
 					if strings.Contains(v, value) { // a whole one is among what stands there
 						return
 					}
@@ -177,23 +193,20 @@ func TestGeneratedSvixRoundTrip(t *testing.T) {
 		sum := inBase64(mac(algorithms["sha256"], key, []byte("m.1739537297."), body))
 		m := delivered(1739537297, string(body), "svix-id: m", "svix-timestamp: 1739537297", "svix-signature: v1,"+string(sum))
 		secret := "whsec_" + base64.StdEncoding.EncodeToString(key)
-		if v := verifySvix(m, secretWith(map[string]any{"webhook_secret": secret})); !v.ok {
+		if v := verifiers["resend"](m, secretWith(map[string]any{"webhook_secret": secret})); !v.ok {
 			t.Fatal(v.reason)
 		}
 		key[0]++
-		if verifySvix(m, secretWith(map[string]any{"webhook_secret": "whsec_" + base64.StdEncoding.EncodeToString(key)})).ok {
+		if verifiers["resend"](m, secretWith(map[string]any{"webhook_secret": "whsec_" + base64.StdEncoding.EncodeToString(key)})).ok {
 			t.Fatal("verified with another key")
 		}
 	}
 }
 
 func TestEveryProviderHasItsScheme(t *testing.T) {
-	if len(sources) != len(provider.All) || len(verifiers) != len(provider.All) {
-		t.Fatal("a provider is missing in sources or verifiers")
-	}
 	for _, p := range provider.All {
-		if verifiers[p.Name] == nil {
-			t.Errorf("%s has no verifier", p.Name)
+		if p.Webhook != nil && verifiers[p.Name] == nil {
+			t.Errorf("%s has a scheme that nothing verifies", p.Name)
 		}
 	}
 }

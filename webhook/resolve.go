@@ -229,13 +229,13 @@ var unknownSecret = func() []byte {
 // unknownCredentials are sealed rows like those of orgs, so that a delivery for an unknown org takes the same way and the same time.
 func unknownCredentials(keys *seal.Keyring) map[string]*store.Credential {
 	all := map[string]*store.Credential{}
-	secret := provider.Value{Text: string(unknownSecret)}
 	for _, src := range sources {
 		name := src.provider.Name
-		values := provider.Values{"webhook_secret": secret}
-		if name == provider.GoogleCalendar.Name {
-			values = provider.Values{"channel_token": secret}
+		secret := unknownSecret
+		if _, ok := src.provider.Webhook.Scheme.(provider.StampedECDSA); ok {
+			secret = unknownPublicKey
 		}
+		values := provider.Values{src.provider.Webhook.Secret: {Text: string(secret)}}
 		row := &store.Credential{Ref: store.Ref{Org: "-", Provider: name}, SealedVersion: 1, Version: 1}
 		row.Sealed = keys.Seal(nil, values.Encode(nil), row.AppendContext(nil))
 		all[name] = row

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha1"
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -31,6 +30,8 @@ var (
 	ErrNoSecret = errors.New("the credential has no webhook secret")
 	// ErrType: there is no sample of such a type.
 	ErrType = errors.New("there is no sample of that type")
+	// ErrPrivateKey: only the provider can sign such a webhook.
+	ErrPrivateKey = errors.New("the provider signs with a private key that nobody else has: have it send a test itself")
 	// ErrNotSent: the webhook listener does not answer.
 	ErrNotSent = errors.New("the webhook listener does not answer")
 )
@@ -69,21 +70,22 @@ type draft struct {
 	now    time.Time
 }
 
-// samplers make and sign one of each provider's; an empty type is its most common one.
-var samplers = map[string]func(*draft, provider.Secret) error{
-	provider.Vapi.Name:           sampleVapi,
-	provider.Twilio.Name:         sampleTwilio,
-	provider.Resend.Name:         sampleResend,
-	provider.ElevenLabs.Name:     sampleElevenLabs,
-	provider.GoogleCalendar.Name: sampleGoogle,
+// ownSamplers make and sign one of a provider with a scheme of its own; an empty type is its most common one.
+var ownSamplers = map[string]func(*draft, provider.Secret) error{
+	provider.Vapi.Name:   sampleVapi,
+	provider.Twilio.Name: sampleTwilio,
 }
 
 // Send signs a sample and sends it to /webhooks/PROVIDER/ORG. Errors are store.ErrNotFound for a missing credential, those of opening it, and
 // the ones above; an answer of whatever status is none.
 func (s *Sampler) Send(ctx context.Context, org, providerName, typ string) (*SampleAnswer, error) {
-	build := samplers[providerName]
-	if build == nil || typ != "" && !sampleType.MatchString(typ) {
+	p := provider.Named(providerName)
+	if p == nil || p.Webhook == nil || typ != "" && !sampleType.MatchString(typ) {
 		return nil, ErrType
+	}
+	build := ownSamplers[providerName]
+	if build == nil {
+		build = func(m *draft, s provider.Secret) error { return m.make(p.Webhook, s) }
 	}
 	row, _, err := s.Store.Credential(ctx, store.Ref{Org: org, Provider: providerName})
 	if err != nil {
@@ -223,58 +225,6 @@ func sampleTwilio(m *draft, s provider.Secret) error {
 		signed, _, _ = strings.Cut(typed, "#")
 	}
 	m.header.Set("X-Twilio-Signature", string(inBase64(mac(sha1.New, secret, []byte(signed), joinParams(form)))))
-	return nil
-}
-
-func sampleResend(m *draft, s provider.Secret) error {
-	m.json("email.delivered", func() any {
-		return map[string]any{"type": m.typ, "created_at": m.now.UTC().Format(time.RFC3339), "data": map[string]any{
-			"email_id": sampleID(""), "from": "sample@example.com", "to": []string{"delivered@resend.dev"}, "subject": "Sent by keyward webhooks test",
-		}}
-	})
-	secret, ok := firstSecret(s, "webhook_secret")
-	key := decodeBase64(bytes.TrimPrefix(secret, []byte("whsec_")))
-	if !ok || len(key) == 0 {
-		return ErrNoSecret
-	}
-	id, stamp := sampleID("msg_"), strconv.FormatInt(m.now.Unix(), 10)
-	m.header.Set("Svix-Id", id)
-	m.header.Set("Svix-Timestamp", stamp)
-	m.header.Set("Svix-Signature", "v1,"+string(inBase64(mac(sha256.New, key, []byte(id), dot, []byte(stamp), dot, m.body))))
-	return nil
-}
-
-func sampleElevenLabs(m *draft, s provider.Secret) error {
-	m.json("post_call_transcription", func() any {
-		data := map[string]any{"conversation_id": sampleID("conv_"), "status": "done"}
-		if agents := s.Items("agent_ids"); agents.Next() {
-			data["agent_id"] = string(agents.Item)
-		}
-		return map[string]any{"type": m.typ, "event_timestamp": m.now.Unix(), "data": data}
-	})
-	secret, ok := firstSecret(s, "webhook_secret")
-	if !ok {
-		return ErrNoSecret
-	}
-	stamp := strconv.FormatInt(m.now.Unix(), 10)
-	m.header.Set("ElevenLabs-Signature", "t="+stamp+",v0="+string(inHex(mac(sha256.New, secret, []byte(stamp), dot, m.body))))
-	return nil
-}
-
-func sampleGoogle(m *draft, s provider.Secret) error {
-	if m.typ == "" {
-		m.typ = "exists"
-	}
-	token, ok := firstSecret(s, "channel_token")
-	if !ok {
-		return ErrNoSecret
-	}
-	m.header.Set("X-Goog-Channel-Id", sampleID(""))
-	m.header.Set("X-Goog-Channel-Token", string(token))
-	m.header.Set("X-Goog-Message-Number", "1")
-	m.header.Set("X-Goog-Resource-State", m.typ)
-	m.header.Set("X-Goog-Resource-Id", sampleID(""))
-	m.header.Set("X-Goog-Resource-Uri", "https://www.googleapis.com/calendar/v3/calendars/primary/events?alt=json")
 	return nil
 }
 

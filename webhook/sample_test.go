@@ -66,7 +66,7 @@ func TestSamplesThatCannotBe(t *testing.T) {
 		{"initech", "vapi", "", ErrNoSecret},
 		{"acme", "twilio", "fax", ErrType},
 		{"acme", "vapi", "a\"b", ErrType},
-		{"acme", "stripe", "", ErrType},
+		{"acme", "nosuch", "", ErrType},
 		{"acme", "vapi", "", ErrNotSent},
 	} {
 		if _, err := s.Send(t.Context(), c.org, c.provider, c.typ); err == nil || !strings.Contains(err.Error(), c.want.Error()) {

@@ -53,14 +53,35 @@ const (
 // do where there is none. It keeps nothing of the secret.
 type verifier func(m *message, s provider.Secret) verdict
 
-// verifiers are the schemes, by provider.
-var verifiers = map[string]verifier{
-	provider.Vapi.Name:           verifyVapi,
-	provider.Twilio.Name:         verifyTwilio,
-	provider.Resend.Name:         verifySvix,
-	provider.ElevenLabs.Name:     verifyElevenLabs,
-	provider.GoogleCalendar.Name: verifyChannel,
+// verifiers check each provider's deliveries, by its scheme.
+var verifiers = func() map[string]verifier {
+	all := map[string]verifier{}
+	for _, p := range provider.All {
+		if p.Webhook != nil {
+			all[p.Name] = verifierOf(p)
+		}
+	}
+	return all
+}()
+
+// verifierOf is how a provider's scheme is verified; nil for one that is nowhere.
+func verifierOf(p *provider.Provider) verifier {
+	field := p.Webhook.Secret
+	switch scheme := p.Webhook.Scheme.(type) {
+	case provider.StandardWebhooks:
+		return func(m *message, s provider.Secret) verdict { return verifyStandard(m, s, field) }
+	case provider.StampedHMAC:
+		return func(m *message, s provider.Secret) verdict { return verifyStamped(m, s, field, &scheme) }
+	case provider.StampedECDSA:
+		return func(m *message, s provider.Secret) verdict { return verifyECDSA(m, s, field, &scheme) }
+	case provider.SharedToken:
+		return func(m *message, s provider.Secret) verdict { return verifyToken(m, s, field, &scheme) }
+	}
+	return ownVerifiers[p.Name]
 }
+
+// ownVerifiers are the schemes that one provider alone has.
+var ownVerifiers = map[string]verifier{provider.Vapi.Name: verifyVapi, provider.Twilio.Name: verifyTwilio}
 
 // maxSecrets is how many secrets are tried: two while one is being replaced, and a few forgotten ones.
 const maxSecrets = 8

@@ -22,13 +22,17 @@ func TestUnknownOrgCostsTheSameWork(t *testing.T) {
 		"resend":          delivered(1739537297, big, "svix-id: m", "svix-timestamp: 1739537297", "svix-signature: v1,nope"),
 		"elevenlabs":      delivered(1739537297, big, "ElevenLabs-Signature: t=1739537297,v0=nope"),
 		"twilio":          delivered(1739537297, "A="+big, form, "X-Twilio-Signature: nope"),
+		"sendgrid":        delivered(sendGridNow, big, sendGridHeader+sendGridSig, sendGridStamp+"1588788367"),
+		"deepgram":        delivered(1739537297, big, "Authorization: Basic bm9wZTpub3Bl"),
+		"openai":          delivered(1739537297, big, "webhook-id: m", "webhook-timestamp: 1739537297", "webhook-signature: v1,nope"),
+		"stripe":          delivered(1739537297, big, "Stripe-Signature: t=1739537297,v1=nope"),
 		"google_calendar": delivered(1739537297, big, "X-Goog-Channel-Token: nope"),
 	} {
-		field := "webhook_secret"
-		if name == provider.GoogleCalendar.Name {
-			field = "channel_token"
+		field, value := provider.Named(name).Webhook.Secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+		if name == provider.SendGrid.Name {
+			value = sendGridKey
 		}
-		known := secretWith(map[string]any{field: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"})
+		known := secretWith(map[string]any{field: value})
 		none := secretWith(map[string]any{})
 		headless := *m
 		headless.head = delivered(0, "", form).head

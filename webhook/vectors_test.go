@@ -124,7 +124,7 @@ func TestSvixVector(t *testing.T) {
 		sig    = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 	)
 	verify := func(secret any, now int64, headers ...string) verdict {
-		return verifySvix(delivered(now, body, headers...), secretWith(map[string]any{"webhook_secret": secret}))
+		return verifiers["resend"](delivered(now, body, headers...), secretWith(map[string]any{"webhook_secret": secret}))
 	}
 	for name, v := range map[string]verdict{
 		"as published":       verify(secret, now, id, stamp, "svix-signature: "+sig),
@@ -177,7 +177,7 @@ func TestElevenLabsVector(t *testing.T) {
 		for i := range values {
 			values[i] = "ElevenLabs-Signature: " + values[i]
 		}
-		return verifyElevenLabs(delivered(now, body, values...), secretWith(map[string]any{"webhook_secret": secret}))
+		return verifiers["elevenlabs"](delivered(now, body, values...), secretWith(map[string]any{"webhook_secret": secret}))
 	}
 	for name, v := range map[string]verdict{
 		"as made":              verify("wsec_test", now, "t=1739537297,v0="+sum),

@@ -8,16 +8,15 @@ import (
 	"github.com/keyward/keyward/provider"
 )
 
-// Resend signs with Svix (docs.svix.com/receiving/verifying-payloads/how-manual, standardwebhooks.com): base64 of
-// HMAC-SHA256(key, id "." timestamp "." body), several in one header while a secret is replaced.
-
-// svixTolerance is what Svix's libraries take, both ways.
-const svixTolerance = 5 * time.Minute
+// standardTolerance is what the libraries of Svix and of Standard Webhooks take, both ways.
+const standardTolerance = 5 * time.Minute
 
 // maxSignatures is how many signatures of one header are looked at.
 const maxSignatures = 16
 
-func verifySvix(m *message, s provider.Secret) verdict {
+// verifyStandard verifies Standard Webhooks (docs.svix.com/receiving/verifying-payloads/how-manual, standardwebhooks.com): several
+// signatures stand in one header while a secret is replaced.
+func verifyStandard(m *message, s provider.Secret, field string) verdict {
 	prefix := "webhook-" // the names of Standard Webhooks
 	for _, name := range []string{"svix-id", "svix-timestamp", "svix-signature"} {
 		if _, n := m.head.get(name); n > 0 {
@@ -29,7 +28,7 @@ func verifySvix(m *message, s provider.Secret) verdict {
 	header, okHeader := m.head.one(prefix + "signature")
 	at, isTime := instant(stamp, false)
 
-	secrets, known := secretsOf(s, "webhook_secret")
+	secrets, known := secretsOf(s, field)
 	ok := false
 	for _, secret := range secrets {
 		key := decodeBase64(bytes.TrimPrefix(secret, []byte("whsec_")))
@@ -55,26 +54,20 @@ func verifySvix(m *message, s provider.Secret) verdict {
 		return no(badHeader)
 	case !okStamp || !isTime:
 		return no(badTimestamp)
-	case !within(at, m.now, svixTolerance, svixTolerance):
+	case !within(at, m.now, standardTolerance, standardTolerance):
 		return no(staleOrFuture)
 	case !ok:
 		return no(badSignature)
 	}
-	return verdict{ok: true, once: bytes.Clone(id)} // the id stays the same when Svix tries again, with a new timestamp
+	return verdict{ok: true, once: bytes.Clone(id)} // the id stays the same when it is tried again, with a new timestamp
 }
 
 var dot = []byte{'.'}
 
-// ElevenLabs (elevenlabs.io/docs, post-call webhooks): "t=…,v0=…" with the hex of HMAC-SHA256(secret, t "." body). The secret is used as
-// it is typed.
-
-const (
-	elevenLabsPast   = 30 * time.Minute
-	elevenLabsFuture = 5 * time.Minute // their SDKs set no bound here
-)
-
-func verifyElevenLabs(m *message, s provider.Secret) verdict {
-	header, okHeader := m.head.one("elevenlabs-signature")
+// verifyStamped verifies "t=…,v0=…": timestamp and signatures in one header. What it does not know there it leaves out.
+func verifyStamped(m *message, s provider.Secret, field string, scheme *provider.StampedHMAC) verdict {
+	version := []byte(scheme.Version + "=")
+	header, okHeader := m.head.one(scheme.Header)
 	var stamp []byte
 	var given [][]byte
 	stamps := 0
@@ -85,7 +78,7 @@ func verifyElevenLabs(m *message, s provider.Secret) verdict {
 		if v, ok := bytes.CutPrefix(part, []byte("t=")); ok {
 			stamp = v
 			stamps++
-		} else if bytes.HasPrefix(part, []byte("v0=")) {
+		} else if bytes.HasPrefix(part, version) {
 			given = append(given, part)
 		} else if len(part) == 0 {
 			okHeader = false
@@ -93,12 +86,12 @@ func verifyElevenLabs(m *message, s provider.Secret) verdict {
 	}
 	at, isTime := instant(stamp, false)
 
-	secrets, known := secretsOf(s, "webhook_secret")
+	secrets, known := secretsOf(s, field)
 	ok := false
 	var once []byte
 	for _, secret := range secrets {
 		sum := mac(sha256.New, secret, stamp, dot, m.body)
-		want := append([]byte("v0="), inHex(sum)...)
+		want := append(bytes.Clone(version), inHex(sum)...)
 		for _, g := range given {
 			if same(want, g) {
 				ok, once = true, sum
@@ -112,24 +105,27 @@ func verifyElevenLabs(m *message, s provider.Secret) verdict {
 		return no(badHeader)
 	case stamps != 1 || !isTime:
 		return no(badTimestamp)
-	case !within(at, m.now, elevenLabsPast, elevenLabsFuture):
+	case !within(at, m.now, scheme.Past, scheme.Future):
 		return no(staleOrFuture)
 	case !ok:
 		return no(badSignature)
 	}
-	return verdict{ok: true, once: once, until: at.Add(elevenLabsPast)}
+	return verdict{ok: true, once: once, until: at.Add(scheme.Past)}
 }
 
-// Google's push notifications (developers.google.com/calendar/api/guides/push) carry no signature: the token that was set when the
-// channel was opened is all the proof there is. They are told apart by channel and message number.
-func verifyChannel(m *message, s provider.Secret) verdict {
-	given, okHeader := m.head.one("x-goog-channel-token")
-	secrets, known := secretsOf(s, "channel_token")
+// verifyToken verifies a header that is the secret itself.
+func verifyToken(m *message, s provider.Secret, field string, scheme *provider.SharedToken) verdict {
+	given, okHeader := m.head.one(scheme.Header)
+	secrets, known := secretsOf(s, field)
 	ok := false
 	var once []byte
 	for _, secret := range secrets {
 		sum := mac(sha256.New, secret, m.body)
-		if same(secret, given) {
+		want := secret
+		if scheme.Basic {
+			want = append([]byte("Basic "), inBase64(secret)...)
+		}
+		if same(want, given) {
 			ok, once = true, sum
 		}
 	}
@@ -141,10 +137,13 @@ func verifyChannel(m *message, s provider.Secret) verdict {
 	case !ok:
 		return no(badSignature)
 	}
-	channel, okChannel := m.head.one("x-goog-channel-id")
-	n, okNumber := m.head.one("x-goog-message-number")
-	if !okChannel || !okNumber {
-		return no("the channel id or the message number is missing or stands more than once")
+	parts := make([][]byte, 0, len(scheme.IDs)+1)
+	for _, name := range scheme.IDs {
+		id, ok := m.head.one(name)
+		if !ok {
+			return no("a header that tells deliveries apart is missing or stands more than once")
+		}
+		parts = append(parts, id)
 	}
-	return verdict{ok: true, once: bytes.Join([][]byte{channel, n, once}, []byte{0})}
+	return verdict{ok: true, once: bytes.Join(append(parts, once), []byte{0}), hide: scheme.Header}
 }

@@ -19,12 +19,16 @@ type exchange struct {
 
 	// Of the request in hand. What is a slice lies in the reader's buffer, and is good until the body is read.
 	path, org, key         []byte
+	id                     []byte // of X-Bench-Id, which the answer repeats; of the exchange
 	length                 int64
 	chunked, upgrade, wait bool
+
+	out []byte // of an answer with an id
 }
 
 var (
 	okHead       = []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ")
+	okLine       = []byte("HTTP/1.1 200 OK\r\n")
 	unauthorized = []byte("HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n{\"error\":\"no such api key\"}")
 	uploaded     = []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 	goOn         = []byte("HTTP/1.1 100 Continue\r\n\r\n")
@@ -60,6 +64,9 @@ func (x *exchange) one() error {
 		return err
 	}
 	x.p.hold(n)
+	if x.p.resets(n) && !stream {
+		return x.reset()
+	}
 	switch {
 	case !ok:
 		x.p.refused.Add(1)
@@ -67,13 +74,37 @@ func (x *exchange) one() error {
 	case socket:
 		err = x.echo()
 	case stream:
-		err = x.stream()
+		err = x.stream(n)
 	case upload:
-		_, err = x.c.Write(uploaded)
+		_, err = x.c.Write(x.identified(uploaded))
 	default:
-		_, err = x.c.Write(x.p.answer)
+		_, err = x.c.Write(x.identified(x.p.answer))
 	}
 	return err
+}
+
+// identified is an answer with the request's id in its head, if the request has one.
+func (x *exchange) identified(answer []byte) []byte {
+	if len(x.id) == 0 {
+		return answer
+	}
+	x.out = append(append(append(x.out[:0], okLine...), "X-Bench-Id: "...), x.id...)
+	return append(append(x.out, "\r\n"...), answer[len(okLine):]...)
+}
+
+var errReset = errors.New("reset")
+
+// reset ends the connection as one that was lost: no close_notify, no FIN.
+func (x *exchange) reset() error {
+	c := x.c
+	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = over.NetConn()
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+	return errReset
 }
 
 // head is the next request's, still in the reader's buffer.
@@ -98,7 +129,7 @@ func (x *exchange) parse(head []byte) error {
 	if !ok || !ok2 {
 		return errRequest
 	}
-	x.path, x.org, x.key = path, defaultOrg, nil
+	x.path, x.org, x.key, x.id = path, defaultOrg, nil, x.id[:0]
 	x.length, x.chunked, x.upgrade, x.wait = 0, false, false, false
 	for len(rest) > 2 {
 		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
@@ -116,6 +147,9 @@ func (x *exchange) parse(head []byte) error {
 		case len("xi-api-key"):
 			if bytes.EqualFold(name, []byte("xi-api-key")) {
 				x.key = value
+			}
+			if bytes.EqualFold(name, []byte("X-Bench-Id")) { // of the same length
+				x.id = append(x.id, value...)
 			}
 		case len("Content-Length"):
 			if bytes.EqualFold(name, []byte("Content-Length")) {
@@ -181,13 +215,18 @@ const (
 
 // stream sends chunked audio. Each chunk begins with the time at which it was sent, 16 hexadecimal digits of Unix nanoseconds: sender and
 // receiver share the machine's clock, so that the way of each chunk can be measured, not only the gap to its neighbour.
-func (x *exchange) stream() error {
-	if _, err := io.WriteString(x.c, "HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+//
+// While connections are reset, the reset meets a stream in its middle.
+func (x *exchange) stream(n int64) error {
+	if _, err := x.c.Write(x.identified([]byte("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nTransfer-Encoding: chunked\r\n\r\n"))); err != nil {
 		return err
 	}
 	chunk := make([]byte, 0, ChunkBytes+16)
 	begun := time.Now()
 	for i := range Chunks {
+		if i == Chunks/2 && x.p.resets(n) {
+			return x.reset()
+		}
 		time.Sleep(time.Until(begun.Add(time.Duration(i) * ChunkGap)))
 		chunk = fmt.Appendf(chunk[:0], "%x\r\n%016x", ChunkBytes, time.Now().UnixNano())
 		for len(chunk) < ChunkBytes+len("1000\r\n") {

@@ -94,6 +94,18 @@ func (p *Process) Stall(d time.Duration) error {
 	return err
 }
 
+// Slow holds each answer back for a moment, for d from now.
+func (p *Process) Slow(d time.Duration) error {
+	_, err := p.order(order{Do: "slow", For: d})
+	return err
+}
+
+// Reset resets some connections in place of an answer, or in the middle of a stream, for d from now.
+func (p *Process) Reset(d time.Duration) error {
+	_, err := p.order(order{Do: "reset", For: d})
+	return err
+}
+
 // Revoke refuses the org's keys up to that generation from now on.
 func (p *Process) Revoke(org string, generation int64) error {
 	_, err := p.order(order{Do: "revoke", Org: org, Generation: generation})
@@ -156,6 +168,10 @@ func serveProcess(in io.Reader, out io.Writer) error {
 			t.Stats = p.Stats()
 		case "stall":
 			p.Stall(o.For)
+		case "slow":
+			p.Slow(o.For)
+		case "reset":
+			p.Reset(o.For)
 		case "revoke":
 			p.Revoke(o.Org, o.Generation)
 		default:

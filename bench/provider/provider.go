@@ -49,6 +49,8 @@ type Provider struct {
 	reqs    atomic.Int64
 	refused atomic.Int64
 	stall   atomic.Int64 // unix ns until which answers are held
+	slow    atomic.Int64 // until which each is late by slowBy
+	reset   atomic.Int64 // until which each resetEvery-th connection is reset in place of an answer
 
 	mu      sync.Mutex
 	revoked map[string]int64 // :: org → last generation that is over
@@ -100,6 +102,24 @@ func (p *Provider) Stats() Stats {
 
 // Stall holds every answer until d from now.
 func (p *Provider) Stall(d time.Duration) { p.stall.Store(time.Now().Add(d).UnixNano()) }
+
+// What Slow and Reset do.
+const (
+	slowBy     = 400 * time.Millisecond
+	resetEvery = 3
+)
+
+// Slow holds each answer back for a moment, for d from now.
+func (p *Provider) Slow(d time.Duration) { p.slow.Store(time.Now().Add(d).UnixNano()) }
+
+// Reset resets some connections in place of an answer, or in the middle of a stream, for d from now.
+func (p *Provider) Reset(d time.Duration) { p.reset.Store(time.Now().Add(d).UnixNano()) }
+
+// resets says whether that befalls the nth request.
+func (p *Provider) resets(n int64) bool {
+	until := p.reset.Load()
+	return until > 0 && n%resetEvery == 0 && time.Now().UnixNano() < until
+}
 
 // Revoke refuses the org's keys up to that generation from now on.
 func (p *Provider) Revoke(org string, generation int64) {
@@ -193,6 +213,9 @@ func (p *Provider) allowed(org, key []byte) bool {
 func (p *Provider) hold(n int64) {
 	if p.o.DelayEvery > 0 && n%p.o.DelayEvery == 0 {
 		time.Sleep(p.o.Delay)
+	}
+	if until := p.slow.Load(); until > 0 && time.Now().UnixNano() < until {
+		time.Sleep(slowBy)
 	}
 	if until := p.stall.Load(); until > 0 {
 		if d := until - time.Now().UnixNano(); d > 0 {

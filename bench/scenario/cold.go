@@ -139,7 +139,7 @@ func (e *Env) startOnce(ctx context.Context, dir string) (report.Round, error) {
 		err = firstAnswer(ctx, s, own, from)
 		if err == nil && i == starts-1 {
 			time.Sleep(500 * time.Millisecond)
-			rss, err = memoryOf(s.PIDs(), "VmRSS")
+			rss, err = MemoryOf(s.PIDs(), "VmRSS")
 		}
 		if err != nil {
 			_ = s.Stop()

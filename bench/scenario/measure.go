@@ -50,7 +50,7 @@ func (m *meter) end(ctx context.Context) {
 	st, err := m.e.provider.Stats()
 	m.note(err)
 	m.conns = st.Conns - m.connsBefore
-	m.rss, err = memoryOf(m.c.pids, "VmHWM")
+	m.rss, err = MemoryOf(m.c.pids, "VmHWM")
 	m.note(err)
 	m.objects = -1
 	if m.c.mallocs != nil {

@@ -8,13 +8,14 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// orgName is the i-th of many orgs; all names have one length, so that the requests do too.
-func orgName(i int) string { return fmt.Sprintf("org-%06d", i) }
+// OrgName is the i-th of many orgs; all names have one length, so that the requests do too.
+func OrgName(i int) string { return fmt.Sprintf("org-%06d", i) }
 
-// fill stores the usual credential for orgs from..to-1, some at a time: SQLite has one writer, and each waits for its row.
-func (s *Sidecar) fill(ctx context.Context, e *Env, what string, from, to int) error {
+// Fill stores the usual credential for orgs from..to-1, some at a time: SQLite has one writer, and each waits for its row.
+func (s *Sidecar) Fill(ctx context.Context, say func(format string, args ...any), what string, from, to int) error {
 	const writers = 8
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -29,9 +30,14 @@ func (s *Sidecar) fill(ctx context.Context, e *Env, what string, from, to int) e
 					return
 				}
 				if i%1000 == 0 {
-					e.Say("%s: storing credentials of %d orgs: %d", what, to, i)
+					say("%s: storing credentials of %d orgs: %d", what, to, i)
 				}
-				if err := s.resend(ctx, orgName(i)); err != nil {
+				err := s.resend(ctx, OrgName(i))
+				for try := 0; err != nil && try < 5 && ctx.Err() == nil; try++ { // on a machine that is busy with other things a transaction may take too long
+					time.Sleep(time.Second)
+					err = s.resend(ctx, OrgName(i))
+				}
+				if err != nil {
 					cancel(err)
 					return
 				}
@@ -44,9 +50,9 @@ func (s *Sidecar) fill(ctx context.Context, e *Env, what string, from, to int) e
 
 // emails makes the usual request for whatever org comes next.
 func emails(next func() int) func([]byte) []byte {
-	template := email(orgName(0), "")
+	template := email(OrgName(0), "")
 	places := []int{}
-	for from, name := 0, []byte(orgName(0)); ; {
+	for from, name := 0, []byte(OrgName(0)); ; {
 		at := bytes.Index(template[from:], name)
 		if at < 0 {
 			break

@@ -26,8 +26,8 @@ func cpuOf(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// memoryOf is the resident memory of processes in bytes: what they have (VmRSS), or the most they ever had (VmHWM).
-func memoryOf(pids []int, field string) (int64, error) {
+// MemoryOf is the resident memory of processes in bytes: what they have (VmRSS), or the most they ever had (VmHWM).
+func MemoryOf(pids []int, field string) (int64, error) {
 	var sum int64
 	for _, pid := range pids {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

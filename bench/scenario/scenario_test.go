@@ -184,7 +184,7 @@ func TestZipfDrawsByWeight(t *testing.T) {
 func TestRequestsNameTheirOrg(t *testing.T) {
 	next := emails(inOrder(41, 43))
 	for _, n := range []int{41, 42, 41} {
-		if got, want := string(next([]byte("."))), "."+string(email(orgName(n), "")); got != want {
+		if got, want := string(next([]byte("."))), "."+string(email(OrgName(n), "")); got != want {
 			t.Errorf("%q, not %q", got, want)
 		}
 	}

@@ -38,6 +38,8 @@ type SidecarOptions struct {
 	Binary string
 	Dir    string // an existing folder, private; what is stored in it stays
 	Args   []string
+	// Log takes what the program logs; nil: the file "log" in Dir.
+	Log io.Writer
 	// Profile is the file of a CPU profile of the whole run; empty: none.
 	Profile string
 }
@@ -59,9 +61,13 @@ func StartSidecar(ctx context.Context, o SidecarOptions) (*Sidecar, error) {
 
 // launchSidecar starts the program without waiting.
 func launchSidecar(o SidecarOptions) (*Sidecar, error) {
-	log, err := os.OpenFile(filepath.Join(o.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	file, err := os.OpenFile(filepath.Join(o.Dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
+	}
+	var log io.Writer = file
+	if o.Log != nil {
+		log = o.Log
 	}
 	args := append([]string{
 		"serve", "--data-dir", filepath.Join(o.Dir, "data"), "--run-dir", o.Dir, "--listen", "", "--admin-listen", "", "--debug",
@@ -76,10 +82,10 @@ func launchSidecar(o SidecarOptions) (*Sidecar, error) {
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		_ = log.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("starting keyward: %w", err)
 	}
-	s := &Sidecar{Dir: o.Dir, cmd: cmd, log: log, ended: make(chan struct{}), profiled: o.Profile != ""}
+	s := &Sidecar{Dir: o.Dir, cmd: cmd, log: file, ended: make(chan struct{}), profiled: o.Profile != ""}
 	go func() { _ = cmd.Wait(); close(s.ended) }()
 	socket := filepath.Join(o.Dir, "admin.sock")
 	s.admin = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
@@ -98,6 +104,16 @@ func (s *Sidecar) Target() load.Target {
 
 // PIDs is the process.
 func (s *Sidecar) PIDs() []int { return []int{s.cmd.Process.Pid} }
+
+// Ended says whether the process has gone.
+func (s *Sidecar) Ended() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
 
 // Stop ends the process at once: nothing of it is needed any more.
 func (s *Sidecar) Stop() (err error) {

@@ -44,7 +44,7 @@ func miss(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		if err := s.fill(ctx, e, "miss with "+store, 0, orgs); err != nil {
+		if err := s.Fill(ctx, e.Say, "miss with "+store, 0, orgs); err != nil {
 			return err
 		}
 		sidecars[store] = s
@@ -70,7 +70,7 @@ func miss(ctx context.Context, e *Env) error {
 		}
 		for i := range min(e.Rounds, 3) {
 			e.Say("miss: 1,000 at once for one org, %s", store)
-			loads, failed, err := stampede(ctx, s, orgName(orgs-spare+i%spare))
+			loads, failed, err := stampede(ctx, s, OrgName(orgs-spare+i%spare))
 			if err != nil {
 				return err
 			}
@@ -175,7 +175,7 @@ func makeOrgs(ctx context.Context, e *Env, dir string, orgs int) error {
 	if err != nil {
 		return err
 	}
-	if err := s.fill(ctx, e, "zipf", 0, orgs); err != nil {
+	if err := s.Fill(ctx, e.Say, "zipf", 0, orgs); err != nil {
 		return errors.Join(err, s.Stop())
 	}
 	if err := s.Drain(); err != nil { // its end puts the write-ahead log into the database

@@ -201,7 +201,7 @@ func upload(ctx context.Context, e *Env) error {
 				return err
 			}
 			forgetPeak(c.pids)
-			memory, err := memoryOf(c.pids, "VmRSS")
+			memory, err := MemoryOf(c.pids, "VmRSS")
 			if err != nil {
 				return err
 			}
@@ -212,7 +212,7 @@ func upload(ctx context.Context, e *Env) error {
 			took := time.Since(begun)
 			load.Record(own.latency, took)
 			own.counts["mib_per_s"] = float64(uploadBytes>>20) / took.Seconds()
-			peak, err := memoryOf(c.pids, "VmHWM")
+			peak, err := MemoryOf(c.pids, "VmHWM")
 			if len(c.pids) > 0 {
 				own.counts["rss_growth_bytes"] = float64(peak - memory)
 			}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/ca"
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -82,7 +83,7 @@ func cmdCAShow(_ context.Context, f *flags, args []string, std stdio) error {
 		}
 		return printJSON(std.out, caItem{
 			Name: root.Subject.CommonName, NotBefore: root.NotBefore, NotAfter: root.NotAfter, SHA256: hex.EncodeToString(sum[:]), Hosts: root.PermittedDNSDomains,
-			Uncovered: append([]string{}, slices.DeleteFunc(interceptedHosts(), covers)...), File: absolute(*dir, ca.RootFile), Bundle: absolute(*dir, ca.BundleFile),
+			Uncovered: append([]string{}, slices.DeleteFunc(interceptedHosts(provider.All), covers)...), File: absolute(*dir, ca.RootFile), Bundle: absolute(*dir, ca.BundleFile),
 		})
 	}
 	_, err = std.out.Write(text)
@@ -93,9 +94,16 @@ func cmdCAShow(_ context.Context, f *flags, args []string, std stdio) error {
 func cmdCARotate(_ context.Context, f *flags, args []string, std stdio) error {
 	dir := f.String("data-dir", ".keyward", "`DIR` that holds the CA's key, as serve takes it")
 	now := f.Bool("now", false, "have the CA from before vouch for nothing: its key may be known to others; apps fail until they trust the new one")
+	more := f.StringArray("host", nil, "a `HOST` of providers: in the configuration file that is to be covered besides; repeatable")
 	if err := f.parse(args); err != nil {
 		return err
 	}
+	for _, h := range *more {
+		if strings.HasPrefix(h, "*") || !passthroughHost.MatchString(h) {
+			return usagef("%s %q: must be a name in lower case, as api.example.com", f.at("host"), h)
+		}
+	}
+	hosts := slices.Concat(interceptedHosts(provider.All), *more)
 	old, err := ca.Load(*dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return notFound{fmt.Errorf("no local CA in %s yet: the first start of keyward serve --intercept makes one; --data-dir names its folder", *dir)}
@@ -105,9 +113,9 @@ func cmdCARotate(_ context.Context, f *flags, args []string, std stdio) error {
 	}
 	var next *ca.Authority
 	if err != nil { // a key that others could read, or a file that is no good, is what --now is for
-		next, err = ca.Generate(interceptedHosts(), time.Now())
+		next, err = ca.Generate(hosts, time.Now())
 	} else {
-		next, err = old.Rotate(interceptedHosts(), time.Now(), !*now)
+		next, err = old.Rotate(union(hosts, old.Root().PermittedDNSDomains), time.Now(), !*now)
 	}
 	if err != nil {
 		return err
@@ -122,6 +130,13 @@ func cmdCARotate(_ context.Context, f *flags, args []string, std stdio) error {
 		fmt.Fprintf(std.err, "apps that trust the CA from before are served until %s; start them again before, and they read the new one\n", time.Now().Add(ca.Overlap).Format(time.DateOnly))
 	}
 	return nil
+}
+
+// union keeps the hosts of the configuration that the CA from before covered.
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // languages are what ca env has variables for.

@@ -93,7 +93,10 @@ func TestInterceptionFromStartToRotation(t *testing.T) {
 		}
 		eventually(t, "the new CA is in force", func() bool { return s.must("", "ca", "show") != before })
 	}
-	rotate()
+	rotate("--host", "api.custom.example")
+	if a, err := ca.Load(data); err != nil || !a.Covers("api.custom.example") {
+		t.Errorf("the further host is not covered: %v", err)
+	}
 	works(first)
 	works(filepath.Join(dir, ca.RootFile))
 	rotate("--now")
@@ -187,7 +190,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	data := filepath.Join(dir, "data")
-	a, err := ca.Generate(interceptedHosts()[:1], time.Now())
+	a, err := ca.Generate(interceptedHosts(provider.All)[:1], time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +212,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := ca.Load(data); err != nil || len(b.Uncovered(interceptedHosts())) > 0 {
+	if b, err := ca.Load(data); err != nil || len(b.Uncovered(interceptedHosts(provider.All))) > 0 {
 		t.Errorf("%v", err)
 	}
 	// A CA that was made before some hosts were known is said at the start.
@@ -217,7 +220,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	older := serve(t, shortDir(t), "--data-dir", data, "--intercept")
-	if !strings.Contains(older.log.String(), "run keyward ca rotate") {
+	if !strings.Contains(older.log.String(), "run keyward ca rotate (with --host") {
 		t.Errorf("log:\n%s", older.log)
 	}
 }

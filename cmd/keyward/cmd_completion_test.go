@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/keyward/keyward/provider"
 )
 
 // completions are lines as typed up to the TAB, and what is then offered: some of it, and some that is not.
@@ -22,7 +24,7 @@ var completions = []struct {
 	{"keyward doctor --sk", []string{"--skip-upstreams"}, nil},
 	{"keyward serve --log-level ", []string{"trace", "debug", "info", "warn", "error"}, []string{"--listen"}},
 	{"keyward serve --listen 127.0.0.1:1 --log-format ", []string{"json", "console"}, nil},
-	{"keyward credentials set --provider ", []string{"twilio", "vapi", "resend", "elevenlabs", "google_calendar"}, []string{"--org"}},
+	{"keyward credentials set --provider ", provider.All.Names(), []string{"--org"}},
 	{"keyward credentials set --provider re", []string{"resend"}, []string{"twilio"}},
 	{"keyward webhooks list --state ", []string{"pending", "delivered", "dead"}, nil},
 	{"keyward admin-tokens add --role ", []string{"operator", "org"}, []string{"inbound"}},

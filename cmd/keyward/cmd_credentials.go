@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/keyward/keyward/provider"
 )
 
 const credentialsSetExample = `echo '{"account_sid":"AC0123456789abcdef0123456789abcdef","auth_token":"…"}' | keyward credentials set --org acme --provider twilio
@@ -73,7 +75,7 @@ type target struct {
 func targetFlags(f *flags) target {
 	return target{
 		org:      f.String("org", "", "the org `ID`"),
-		provider: f.String("provider", "", "the `PROVIDER`: twilio, vapi, resend, elevenlabs or google_calendar"),
+		provider: f.String("provider", "", "the `PROVIDER`: "+strings.Join(provider.All.Names(), ", ")+", or one of the configuration's"),
 		json:     f.json(),
 		sidecar:  reach(f),
 	}

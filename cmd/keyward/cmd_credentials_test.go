@@ -89,7 +89,7 @@ func TestBadCredentialsNameTheField(t *testing.T) {
 	b.fails(exitUsage, "--org is missing", testJSON, "credentials", "set", "--provider", "twilio")
 	b.fails(exitUsage, "--provider is missing", testJSON, "credentials", "set", "--org", "acme")
 	b.fails(exitUsage, "org is malformed", testJSON, "credentials", "set", "--org", "-acme", "--provider", "twilio")
-	b.fails(exitNotFound, "no such provider", testJSON, "credentials", "set", "--org", "acme", "--provider", "stripe")
+	b.fails(exitNotFound, "no such provider", testJSON, "credentials", "set", "--org", "acme", "--provider", "nosuch")
 	b.ok(testJSON, set...)
 	b.fails(exitRefused, "another org", testJSON, "credentials", "set", "--org", "globex", "--provider", "twilio")
 }

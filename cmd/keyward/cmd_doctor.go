@@ -154,7 +154,7 @@ func configFindings(c *Config) []finding {
 		what, mend, _ := strings.Cut(w, "; ")
 		all = append(all, warn("configuration", what, mend))
 	}
-	if _, err := c.compileRules(knownNames(), nil); err != nil {
+	if _, err := c.compileRules(c.known(), nil); err != nil {
 		all = append(all, fail("callers", err.Error(), "correct callers: in "+c.Config))
 	} else if len(c.Callers) > 0 {
 		all = append(all, ok("callers", "%d rules", len(c.Callers)))

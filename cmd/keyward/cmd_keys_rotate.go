@@ -7,15 +7,13 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 	"github.com/keyward/keyward/webhook"
 )
 
 const (
-	resealBatch = 250 // rows of one transaction: others wait for it, on SQLite all of them
+	resealBatch = 25 // rows of one transaction: others wait for it, on SQLite all of them
 
 	// resealPatience is how long the sidecars may take to seal with the new key.
 	resealPatience = 30 * time.Second
@@ -28,7 +26,7 @@ func cmdKeysRotate(ctx context.Context, f *flags, args []string, std stdio) erro
 	f.bind(&k.storage)
 	to := f.String("to", "", "make this `KEY_ID` primary; without it the newest active key")
 	force := f.Bool("force", false, "rotate although sidecars that run do not have the key: their orgs fail until they do")
-	rate := f.Int("rate", 0, "re-seal at most so many `ROWS` a second; 0: half of the time")
+	rate := f.Int("rate", 0, "re-seal at most so many `ROWS` a second; 0: an eighth of the time")
 	asJSON := f.json()
 	if err := f.parse(args); err != nil {
 		return err
@@ -43,8 +41,8 @@ func cmdKeysRotate(ctx context.Context, f *flags, args []string, std stdio) erro
 	if k.db == nil {
 		return fmt.Errorf("rotating needs the store: %w", k.noDB)
 	}
-	_ = harden()                                   // credentials pass through this process
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10) // calls come first
+	_ = harden() // credentials pass through this process
+	giveWay()
 
 	r := &resealing{keyCommand: &k, rate: *rate, std: std, watched: !*asJSON && watches(std.err)}
 	if err := r.promote(ctx, *to, *force); err != nil {
@@ -224,7 +222,7 @@ func (r *resealing) pass(ctx context.Context) error {
 		if done {
 			return r.deliveries(ctx)
 		}
-		rest := time.Since(began) // as long as it took: others have half of everything
+		rest := 7 * time.Since(began) // others have most of everything
 		if r.rate > 0 {
 			rest = time.Duration(n)*time.Second/time.Duration(r.rate) - time.Since(began)
 		}

@@ -67,7 +67,7 @@ func TestCallersAddPrintsTheTokenAlone(t *testing.T) {
 	b.fails(exitNotFound, "no caller", "", "callers", "revoke", "worker")
 	b.fails(exitUsage, "--org is missing", "", "callers", "add", "--name", "x")
 	b.fails(exitUsage, "--name is missing", "", "callers", "add", "--org", "acme")
-	b.fails(exitUsage, "providers", "", "callers", "add", "--name", "x", "--org", "acme", "--provider", "stripe")
+	b.fails(exitUsage, "providers", "", "callers", "add", "--name", "x", "--org", "acme", "--provider", "nosuch")
 	b.fails(exitUsage, "rate", "", "callers", "add", "--name", "x", "--org", "acme", "--rate", "fast")
 	b.fails(exitUsage, "ID_OR_NAME", "", "callers", "revoke")
 }

@@ -79,11 +79,7 @@ func firstWords(all []described) []string {
 func valuesOf(command string, flag *pflag.Flag) []string {
 	switch flag.Name {
 	case "provider":
-		var names []string
-		for _, p := range provider.All {
-			names = append(names, p.Name)
-		}
-		return names
+		return provider.All.Names()
 	case "state":
 		return []string{string(store.Pending), string(store.Delivered), string(store.Dead)}
 	case "role":

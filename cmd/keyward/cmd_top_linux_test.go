@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/provider"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,7 +38,7 @@ func TestTopShowsOneSnapshotWhereThereIsNoTerminal(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	if len(shot.Traffic.Providers) != 5 {
+	if len(shot.Traffic.Providers) != len(provider.All) {
 		t.Errorf("%d providers", len(shot.Traffic.Providers))
 	}
 	out := s.must("", "top")

@@ -241,6 +241,7 @@ func testWebhook(s *webhook.Sampler) func(context.Context, string, string, strin
 			{store.ErrNotFound, &admin.Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "the org has no credential with this provider"}},
 			{webhook.ErrNoSecret, &admin.Problem{Status: http.StatusFailedDependency, Code: "credential_incomplete", Detail: webhook.ErrNoSecret.Error()}},
 			{webhook.ErrType, &admin.Problem{Status: http.StatusBadRequest, Code: "bad_request", Detail: webhook.ErrType.Error()}},
+			{webhook.ErrPrivateKey, &admin.Problem{Status: http.StatusBadRequest, Code: "bad_request", Detail: webhook.ErrPrivateKey.Error()}},
 			{webhook.ErrNotSent, &admin.Problem{Status: http.StatusBadGateway, Code: "not_sent", Detail: webhook.ErrNotSent.Error()}},
 		} {
 			if errors.Is(err, known.is) {

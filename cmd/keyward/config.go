@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/provider"
 )
 
 //go:generate go test -run "^(TestFlagReference|TestMetricsReference)$" . -update-reference
@@ -21,7 +22,7 @@ import (
 // A Config is what serve runs with. The fields' tags are the flags: names, defaults, help and the reference in the docs all come from
 // them. After loadConfig every field has its final value, but with --dev, which chooses folders of its own and calls resolve again.
 type Config struct {
-	Config     string `flag:"config" arg:"FILE" default:"" section:"Files and folders" help:"YAML file with any of these settings, and with callers:, listeners: and webhooks:"`
+	Config     string `flag:"config" arg:"FILE" default:"" section:"Files and folders" help:"YAML file with any of these settings, and with callers:, listeners:, providers: and webhooks:"`
 	ConfigTest bool   `flag:"config-test" help:"check the configuration, say what is wrong with it and end"`
 	Dev        bool   `flag:"dev" help:"everything a first try needs: throw-away store and key, built-in stand-ins for all providers, org demo; prints commands to paste"`
 	connection
@@ -89,6 +90,7 @@ type Config struct {
 	// SocketGID is SocketGroup's number; -1: none.
 	SocketGID int
 
+	custom provider.Set // providers:, made
 	flags  *flags
 	again  func() (*Config, error) // reads all sources anew
 	loaded *Config                 // as the sources said, before --dev changed anything
@@ -155,7 +157,8 @@ func (c *Config) load(args []string, k Known) error {
 	c.storage.readFiles(c.flags, &p)
 	c.flags.readTwin(&p, "google-client-secret", func(text string) { c.GoogleClientSecret = secretText(text) })
 	c.resolve()
-	c.validate(k, &p)
+	c.makeProviders(&p)
+	c.validate(k.with(c.custom), &p)
 	if err := p.err(); err != nil {
 		return err
 	}

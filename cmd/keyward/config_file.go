@@ -23,12 +23,15 @@ import (
 type configFile struct {
 	fileSections `yaml:",inline"`
 	Flags        map[string]yaml.Node `yaml:",inline"`
+
+	lines map[string]int // :: place, as "providers[0].hosts[1]" → its line
 }
 
 // fileSections are what stands in the file alone.
 type fileSections struct {
 	Callers   []caller.Spec  `yaml:"callers" reload:"yes" help:"who may connect to the unix socket and what they may do; the first rule that fits a peer counts. Absent: the sidecar's own uid, for every org"`
 	Listeners []listenerSpec `yaml:"listeners" help:"further TCP listeners with a fixed upstream or org, for SDKs that drop a path prefix"`
+	Providers []customSpec   `yaml:"providers" help:"APIs that Keyward has no file for: one key in one header, to a closed list of hosts"`
 	Webhooks  []webhookSpec  `yaml:"webhooks" help:"where verified webhooks go, if not to --webhook-target; the most specific route wins"`
 }
 
@@ -37,6 +40,16 @@ type listenerSpec struct {
 	Address  string `yaml:"address" help:"where it listens, as 127.0.0.1:7460; loopback only without --allow-remote"`
 	Upstream string `yaml:"upstream" help:"the provider's host that its requests go to; absent: as the request says"`
 	Org      string `yaml:"org" help:"the org that its requests are for; absent: as the request says"`
+}
+
+// A customSpec is one of providers: in the file.
+type customSpec struct {
+	Name   string   `yaml:"name" help:"as it stands in paths, flags and callers:; not that of a provider that there is already"`
+	Title  string   `yaml:"title" help:"as people write it; absent: the name"`
+	Hosts  []string `yaml:"hosts" help:"the public host names that its key may go to, exact; the first is its default host"`
+	Header string   `yaml:"header" help:"the header that the key goes into; absent: Authorization"`
+	Prefix *string  `yaml:"prefix" help:"the word in front of the key; absent: Bearer in Authorization, else none"`
+	Probe  string   `yaml:"probe" help:"path that is asked with GET to verify a key: 2xx is valid, 401 invalid, 403 valid and restricted; absent: keys are not verified"`
 }
 
 // A webhookSpec is one of webhooks: in the file.
@@ -151,10 +164,40 @@ func readConfigFile(path string) (*configFile, error) {
 	case err != nil:
 		return nil, explainYAML(path, err)
 	}
+	file.lines = map[string]int{}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err == nil && len(doc.Content) == 1 {
+		linesOf(file.lines, "", doc.Content[0])
+	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return nil, usagef("%s: holds a second document after ---; make it one", path)
 	}
 	return file, nil
+}
+
+// linesOf notes the line of every value below a node.
+func linesOf(lines map[string]int, place string, node *yaml.Node) {
+	lines[place] = node.Line
+	switch node.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			linesOf(lines, strings.TrimPrefix(place+"."+node.Content[i].Value, "."), node.Content[i+1])
+		}
+	case yaml.SequenceNode:
+		for i, n := range node.Content {
+			linesOf(lines, fmt.Sprintf("%s[%d]", place, i), n)
+		}
+	}
+}
+
+// at names a place in the file with its line, or that of what it is in.
+func (f *configFile) at(path, place string) string {
+	for in := place; in != ""; in = in[:max(strings.LastIndexAny(in, ".["), 0)] {
+		if n := f.lines[in]; n > 0 {
+			return fmt.Sprintf("%s:%d: %s", path, n, place)
+		}
+	}
+	return path + ": " + place
 }
 
 var (
@@ -196,6 +239,7 @@ var fileTypes = map[string]reflect.Type{
 	"caller.Spec":       reflect.TypeFor[caller.Spec](),
 	"caller.Unix":       reflect.TypeFor[caller.Unix](),
 	"main.listenerSpec": reflect.TypeFor[listenerSpec](),
+	"main.customSpec":   reflect.TypeFor[customSpec](),
 	"main.webhookSpec":  reflect.TypeFor[webhookSpec](),
 }
 

@@ -123,6 +123,8 @@ callers:
     rate: 50/s burst 200
 listeners:
   - {address: "127.0.0.1:7460", upstream: www.googleapis.com}
+providers:
+  - {name: acme_api, hosts: [api.acme.example], header: X-Acme-Key, probe: /v1/me}
 webhooks:
   - {provider: twilio, org: acme, target: "unix:/run/app.sock:/sms", mode: durable}
 `

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -250,8 +251,11 @@ func (c *Config) checkWebhooks(k Known, p *problems) {
 	for i := range c.Webhooks {
 		w := &c.Webhooks[i]
 		at := fmt.Sprintf("%s: webhooks[%d].", c.Config, i)
-		if w.Provider != "" && !slices.Contains(k.Providers, w.Provider) {
+		switch {
+		case w.Provider != "" && !slices.Contains(k.Providers, w.Provider):
 			p.addf("%sprovider %q: must be one of %s", at, w.Provider, strings.Join(k.Providers, ", "))
+		case slices.ContainsFunc(c.custom, func(p *provider.Provider) bool { return p.Name == w.Provider }):
+			p.addf("%sprovider %q: is one of providers:, which send no webhooks that could be verified", at, w.Provider)
 		}
 		if w.Org != "" && !orgID.MatchString(w.Org) {
 			p.addf("%sorg %q: is no org id", at, w.Org)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/keyward/keyward/caller"
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/standin"
 	"github.com/keyward/keyward/store"
 )
@@ -41,12 +40,12 @@ func runDev(ctx context.Context, c *Config, std stdio) error {
 	c.resolve()
 
 	var hosts []string
-	for _, p := range provider.All {
+	for _, p := range c.providers() {
 		hosts = append(append(hosts, p.Hosts...), p.OwnHosts...)
 	}
-	peers := standin.New(standin.Options{Hosts: hosts})
+	peers := standin.New(standin.Options{Hosts: hosts, Providers: c.providers()})
 	defer func() { _ = peers.Close() }()
-	peers.Expect(standin.Sample(devOrg)...)
+	peers.Expect(devSamples(c)...)
 	where, err := peers.Start()
 	if err != nil {
 		return err
@@ -72,11 +71,20 @@ func runDev(ctx context.Context, c *Config, std stdio) error {
 	})
 }
 
+// devSamples are made-up credentials of every provider that there is.
+func devSamples(c *Config) []standin.Credential {
+	all := standin.Sample(devOrg)
+	for _, p := range c.custom {
+		all = append(all, standin.SampleOf(p, devOrg))
+	}
+	return all
+}
+
 // seedDev fills the store as the commands of the five-minute path would.
 func (s *sidecarProcess) seedDev(ctx context.Context) (token string, err error) {
 	by := store.Actor{Name: "dev", From: "process"}
-	for _, sample := range standin.Sample(devOrg) {
-		p := provider.Named(sample.Provider)
+	for _, sample := range devSamples(s.c) {
+		p := s.c.providers().Named(sample.Provider)
 		values, problems := p.Parse(sample.JSON())
 		if len(problems) > 0 {
 			return "", fmt.Errorf("made-up credential of %s: %v", p.Name, problems)
@@ -127,7 +135,7 @@ func devCommands(s *sidecarProcess, token, standins string) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("")
-	line("Keyward runs, with made-up credentials of the org %q and stand-ins for all five providers.", devOrg)
+	line("Keyward runs, with made-up credentials of the org %q and stand-ins for all providers.", devOrg)
 	line("No command below holds a secret of a provider. Paste them into another terminal:")
 	line("")
 	if s.c.Socket != "" {

@@ -21,14 +21,19 @@ import (
 // checkStorage looks at the key source and the store, and whether the one opens what is in the other: that is told from the rows' key ids,
 // without opening any.
 func (d *doctor) checkStorage(ctx context.Context) []finding {
-	stored := make(chan storeState, 1)
+	stored, owner := make(chan storeState, 1), make(chan ownerState, 1)
 	go func() { stored <- d.lookAtStore(ctx) }()
+	go func() { owner <- d.lookAsOwner(ctx) }()
 	keys, err := d.loadKeys(ctx)
 	s := <-stored
-	all := append(d.keyFindings(keys, err, s), s.findings...)
+	all := d.keyFindings(keys, err, s)
 	if keys != nil {
 		defer keys.Wipe()
 	}
+	kept := d.lastGoodFinding(keys, &s)
+	all = append(all, s.findings...)
+	all = append(all, d.ownerFindings(<-owner, s)...)
+	all = append(all, kept...)
 	return append(all, sealFindings(keys, s)...)
 }
 
@@ -102,6 +107,8 @@ func ownerFinding(name, path string) *finding {
 type storeState struct {
 	findings []finding
 	missing  bool // an SQLite file that nobody has made yet
+	away     bool // the last finding says that it cannot be reached
+	place    string
 	counts   []store.SealCount
 	counted  bool
 }
@@ -126,9 +133,11 @@ func (d *doctor) lookAtStore(ctx context.Context) (s storeState) {
 	defer cancel()
 	if err := db.Ping(asked); err != nil {
 		s.findings = append(s.findings, fail(name, d.c.Store.String()+": "+err.Error(), mendStore(err)))
+		s.away = errors.Is(err, store.ErrUnavailable)
 		return s
 	}
 	s.findings = append(s.findings, ok(name, "%s answers", d.c.Store))
+	_, s.place, _ = db.Migrates(asked)
 	schema, good := d.schemaFinding(asked, db)
 	s.findings = append(s.findings, schema)
 	if db.Engine() == "postgres" {

@@ -470,3 +470,21 @@ func TestDoctorNamesAKeyServiceThatIsAway(t *testing.T) {
 	away.Store(true)
 	p.names("key source", isFail, "sealed", "reaches the key management service", vaultToken)
 }
+
+// finds asks the doctor about a set-up of any test's: flags, and variables as start takes them.
+func finds(t *testing.T, args []string, name, status, saw, mend string) {
+	t.Helper()
+	var out, errs strings.Builder
+	cmd := program(append([]string{"doctor", "--json", "--skip-upstreams", "--listen", "", "--webhook-listen", "", "--admin-listen", ""}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // its code is about all findings
+	var answer struct{ Checks []finding }
+	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil {
+		t.Fatalf("%v: %s%s", err, out.String(), errs.String())
+	}
+	if !slices.ContainsFunc(answer.Checks, func(f finding) bool {
+		return f.Name == name && f.Status == status && strings.Contains(f.Saw, saw) && strings.Contains(f.Mend, mend)
+	}) {
+		t.Errorf("no %s %q with %q and %q in %+v", status, name, saw, mend, answer.Checks)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/keyward/keyward/provider"
+	"github.com/keyward/keyward/proxy"
 )
 
 // A reachOutcome is how far a connection came: why not further, and how to mend that. Empty: all the way.
@@ -34,10 +35,10 @@ func (d *doctor) checkUpstreams(ctx context.Context) []finding {
 	var mu sync.Mutex
 	outcomes := map[string]reachOutcome{} // :: host
 	var asked sync.WaitGroup
-	for _, p := range provider.All {
+	for _, p := range d.c.providers() {
 		for _, host := range d.hostsOf(p) {
 			asked.Go(func() {
-				o := reachUpstream(ctx, host, d.c.Upstreams[host], roots)
+				o := reachUpstream(ctx, host, p.Custom, d.c.Upstreams[host], roots)
 				mu.Lock()
 				defer mu.Unlock()
 				outcomes[host] = o
@@ -46,7 +47,7 @@ func (d *doctor) checkUpstreams(ctx context.Context) []finding {
 	}
 	asked.Wait()
 	all := []finding{}
-	for _, p := range provider.All {
+	for _, p := range d.c.providers() {
 		all = append(all, providerFindings(p, d.hostsOf(p), outcomes)...)
 	}
 	return all
@@ -104,13 +105,17 @@ func few(hosts []string) string {
 }
 
 // reachUpstream looks the name up, connects, and shakes hands. instead is what --upstream says, or nil.
-func reachUpstream(ctx context.Context, host string, instead *url.URL, roots *x509.CertPool) reachOutcome {
+func reachUpstream(ctx context.Context, host string, public bool, instead *url.URL, roots *x509.CertPool) reachOutcome {
 	u := &url.URL{Scheme: "https", Host: host}
+	dialer := &net.Dialer{}
+	if public && instead == nil {
+		dialer.Control = proxy.PublicOnly
+	}
 	at := ""
 	if instead != nil {
 		u, at = instead, instead.Scheme+"://"+instead.Host+": "
 	}
-	o := reachAddress(ctx, u, roots)
+	o := reachAddress(ctx, dialer, u, roots)
 	if o.why != "" {
 		o.why = at + o.why
 		if instead != nil && !strings.Contains(o.mend, "--upstream") {
@@ -120,12 +125,12 @@ func reachUpstream(ctx context.Context, host string, instead *url.URL, roots *x5
 	return o
 }
 
-func reachAddress(ctx context.Context, u *url.URL, roots *x509.CertPool) reachOutcome {
+func reachAddress(ctx context.Context, dialer *net.Dialer, u *url.URL, roots *x509.CertPool) reachOutcome {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return explainDial(err)
 	}
@@ -144,6 +149,8 @@ func explainDial(err error) reachOutcome {
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
+	case proxy.IsPrivate(err):
+		return reachOutcome{"the name resolves to an address of this machine or of a private network, where no credential is sent", "see who answers for the name; if it is meant, --upstream HOST=URL"}
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return reachOutcome{"the name is not known", "see /etc/resolv.conf, and that this machine may ask names of the internet; or --skip-upstreams"}
 	case errors.As(err, &dns):

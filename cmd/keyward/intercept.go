@@ -18,10 +18,10 @@ import (
 	"github.com/keyward/keyward/proxy"
 )
 
-// interceptedHosts are those that the local CA vouches for: all that callers reach of any provider.
-func interceptedHosts() []string {
+// interceptedHosts are those that the local CA vouches for: all that callers reach of any of the providers.
+func interceptedHosts(all []*provider.Provider) []string {
 	var hosts []string
-	for _, p := range provider.All {
+	for _, p := range all {
 		hosts = append(hosts, p.Hosts...)
 	}
 	slices.Sort(hosts)
@@ -39,7 +39,7 @@ func (s *sidecarProcess) openCA() (*proxy.Interception, error) {
 	}
 	a, err := ca.Load(c.DataDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		if a, err = ca.Generate(interceptedHosts(), time.Now()); err == nil {
+		if a, err = ca.Generate(interceptedHosts(c.providers()), time.Now()); err == nil {
 			err = a.Save(c.DataDir)
 		}
 		s.log.Info().Str("file", filepath.Join(c.DataDir, ca.KeyFile)).Msg("made a local CA; apps are told to trust it by the variables of keyward ca env")
@@ -58,8 +58,8 @@ func (s *sidecarProcess) openCA() (*proxy.Interception, error) {
 func (s *sidecarProcess) publishCA() error {
 	const soon = 60 * 24 * time.Hour
 	a := s.leaves.Authority()
-	if missing := a.Uncovered(interceptedHosts()); len(missing) > 0 {
-		s.log.Warn().Strs("hosts", missing).Msg("the local CA was made before these hosts were known, and CONNECT to them is refused: run keyward ca rotate, and start the apps again")
+	if missing := a.Uncovered(interceptedHosts(s.c.providers())); len(missing) > 0 {
+		s.log.Warn().Strs("hosts", missing).Msg("the local CA was made before these hosts were known, and CONNECT to them is refused: run keyward ca rotate (with --host for those of providers: in the file), and start the apps again")
 	}
 	if end := a.Root().NotAfter; time.Until(end) < soon {
 		s.log.Warn().Time("not_after", end).Msg("the local CA ends soon: run keyward ca rotate, and start the apps again")

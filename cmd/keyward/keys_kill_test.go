@@ -119,16 +119,20 @@ func newLoad(t *testing.T, s func() *served, rows int) *callLoad {
 	return l
 }
 
-// p99 is that of the calls while something is done.
-func (l *callLoad) p99(during func()) time.Duration {
+// during are how long the calls took while something was done.
+func (l *callLoad) during(do func()) []time.Duration {
 	l.mu.Lock()
 	l.took = nil
 	l.mu.Unlock()
-	during()
+	do()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	slices.Sort(l.took)
-	return l.took[len(l.took)*99/100]
+	return l.took
+}
+
+func p99(took []time.Duration) time.Duration {
+	slices.Sort(took)
+	return took[len(took)*99/100].Round(10 * time.Microsecond)
 }
 
 func killRotations(t *testing.T, url string, rows, kills, rate int) {
@@ -188,9 +192,11 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
 	keys.must("add")
-	calm := l.p99(func() { time.Sleep(time.Duration(min(rows, 20_000)) * time.Second / 4000) })
-	var last string
-	rotating := l.p99(func() { last = keys.must("rotate") }) // all rows at once, with the load on
+	if rate == 0 {
+		l.turns(t, rotate)
+		keys.must("add")
+	}
+	whole := keys.must("rotate", "--rate", fmt.Sprint(rate))
 	keys.must("retire")
 	l.end()
 	l.callers.Wait()
@@ -198,9 +204,36 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 		t.Errorf("%d of %d calls failed, as %s", l.failed.Load(), l.calls.Load(), *l.first.Load())
 	}
 	everyRowOpens(t, url, key, rows)
-	t.Logf("p99 of the calls: %s before, %s during a rotation of all rows", calm.Round(10*time.Microsecond), rotating.Round(10*time.Microsecond))
 	t.Logf("%d kills in %d rotations of %d rows: %d calls, %d failed, slowest %s; ready again after %s at most; %s", kills, turns, rows, l.calls.Load(),
-		l.failed.Load(), time.Duration(l.slow.Load()).Round(time.Millisecond), slowest.Round(time.Millisecond), strings.TrimSpace(last))
+		l.failed.Load(), time.Duration(l.slow.Load()).Round(time.Millisecond), slowest.Round(time.Millisecond), strings.TrimSpace(whole))
+}
+
+// turns rotates all rows with calls going on, in turns with nothing: a machine's moods then fall on both.
+func (l *callLoad) turns(t *testing.T, rotate []string) {
+	var calm, rotating []time.Duration
+	const turn = 1500 * time.Millisecond
+	for ended := false; !ended; {
+		calm = append(calm, l.during(func() { time.Sleep(turn) })...)
+		rotation := program(rotate...)
+		var said syncBuffer
+		rotation.Stdout, rotation.Stderr = &said, &said
+		rotating = append(rotating, l.during(func() {
+			if err := rotation.Start(); err != nil {
+				t.Fatal(err)
+			}
+			stop := time.AfterFunc(turn, func() { _ = rotation.Process.Kill() })
+			_ = rotation.Wait()
+			ended = stop.Stop()
+		})...)
+		last := said.String()
+		if code := rotation.ProcessState.ExitCode(); ended && code != 0 && !(code == exitRefused && strings.Contains(last, "keys add")) { // killed when all was done
+			t.Fatalf("exit code %d: %s", code, last)
+		}
+	}
+	t.Logf("p99 of %d calls beside no rotation %s, of %d during one of all rows %s", len(calm), p99(calm), len(rotating), p99(rotating))
+	if p99(rotating) > p99(calm)*12/10 {
+		t.Error("more than 1.2 times")
+	}
 }
 
 // everyRowOpens reads every row with what the keyset holds now, and compares.

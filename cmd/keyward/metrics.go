@@ -55,6 +55,7 @@ func (s *sidecarProcess) fillRequests(c *telemetry.Collection) {
 	c.Number(telemetry.Redactions, float64(st.Echoes.Load()), "echo")
 	c.Number(telemetry.Redactions, float64(n.MaskedAnswers), "field")
 	c.Number(telemetry.TokenExchanges, float64(st.Exchanges.Load()))
+	c.Number(telemetry.TokensMinted, float64(st.Minted.Load()))
 }
 
 func class(k int) string { return strconv.Itoa(k+1) + "xx" }

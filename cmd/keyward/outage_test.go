@@ -69,8 +69,17 @@ func TestLastKnownGood(t *testing.T) {
 	s.must("", "credentials", "delete", "--org", "org8", "--provider", "resend")
 	s.must("", "credentials", "disable", "--org", "org9", "--provider", "resend")
 	time.Sleep(time.Second)
+	setUp := func(more ...string) []string {
+		return append(append([]string{"--run-dir", dir, "--last-known-good", file}, o.args...), more...)
+	}
+	finds(t, setUp(), "store", isOK, "answers", "")
+	finds(t, setUp(), "last known good", isOK, " credentials, 1 assistants, 1 tokens, as the store said", "")
+	finds(t, append(setUp(), "--last-known-good", file+".no"), "last known good", isWarn, "not there yet", "nothing to do")
 	o.pg.Stop(t)
 	kill(s)
+	finds(t, setUp(), "store", isWarn, "serve starts without it", "PostgreSQL runs")
+	finds(t, setUp("--max-stale", "1s"), "last known good", isWarn, "longer than --max-stale", "raise --max-stale")
+	finds(t, setUp("--max-stale", "1s"), "store", isFail, "store unavailable", "PostgreSQL runs")
 
 	s = o.serve(dir, "--last-known-good", file)
 	if !strings.Contains(s.log.String(), "started with the rows that it last confirmed") {

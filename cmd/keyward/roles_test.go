@@ -68,6 +68,17 @@ func TestRolesOfTheStore(t *testing.T) {
 		t.Errorf("%s\n%s", out, s.log)
 	}
 
+	elsewhere := server.New(t)
+	for _, c := range []struct{ migrate, status, saw, mend string }{
+		{owner, isOK, `"keyward_owner" may change the schema`, ""},
+		{app, isFail, `"keyward_app" does not own`, "owns the tables"},
+		{elsewhere, isFail, "another database", "the same database"},
+		{"postgres://keyward@" + freeAddress(t) + "/keyward", isFail, "127.0.0.1", "PostgreSQL runs"},
+	} {
+		finds(t, on(app, c.migrate), "migrate-url", c.status, c.saw, c.mend)
+	}
+	finds(t, append(on(app, app), "--auto-migrate=false"), "migrate-url", isWarn, "does not own", "owns the tables")
+
 	for what, store := range map[string]string{"owns the tables": owner, "superuser": super} {
 		for _, migrate := range []string{"", owner} {
 			refused := start(t, shortDir(t), on(store, migrate)...)

@@ -252,14 +252,14 @@ func (s *sidecarProcess) openCache(ctx context.Context) error {
 		}
 	})
 	s.stops = append(s.stops, stop)
-	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys}
+	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys, Providers: s.c.providers()}
 	s.local, err = openLocalSwitch(ca, c.RunDir)
 	return err
 }
 
 func (s *sidecarProcess) startProxy(context.Context) error {
 	c := s.c
-	rules, err := c.compileRules(knownNames(), nil)
+	rules, err := c.compileRules(c.known(), nil)
 	if err != nil {
 		return usagef("%w", err)
 	}
@@ -277,8 +277,8 @@ func (s *sidecarProcess) startProxy(context.Context) error {
 	}
 	s.proxy, err = proxy.New(proxy.Options{
 		Intercept: intercept,
-		Store:     s.local, Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
-		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Pulse: s.pulse,
+		Store:     s.local, Providers: c.providers(), Keys: s.keys, Rules: rules, Log: s.log, Requests: &s.requests, Usage: s.usage, Tracer: s.shown.Tracer(), Upstreams: c.Upstreams, Roots: roots, AnyHost: c.AllowRemote, Isolate: c.IsolateUpstreams,
+		MaxHead: int(c.MaxHead), HeadTimeout: c.HeadTimeout, Limits: s.limits(c), Rotated: s.rotated, Suspect: s.verifier.Suspect, Audit: s.db.AddEvent, Pulse: s.pulse,
 	})
 	if err != nil {
 		return usagef("%w", err)
@@ -345,7 +345,7 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 func (s *sidecarProcess) startAdmin(context.Context) error {
 	s.recent = &traffic{take: s.sampleOf}
 	api := admin.New(admin.Options{
-		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
+		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Providers: s.c.providers(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
 		Stats: s.stats, Traffic: s.recent.now, Metrics: s.shown, Verifier: s.verifier,
 		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
 		Local: admin.Local{List: s.local.list, Set: s.local.set},
@@ -356,7 +356,7 @@ func (s *sidecarProcess) startAdmin(context.Context) error {
 			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
 		},
 	})
-	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Open: s.consoleOpen, Stop: s.draining}))
+	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Titles: titles(s.c.providers()), Open: s.consoleOpen, Stop: s.draining}))
 	s.api = api.Server()
 	s.api.Handler = s.counted(api)
 	s.complete.Store(true)
@@ -523,7 +523,7 @@ func (s *sidecarProcess) reload() {
 }
 
 func (s *sidecarProcess) apply(next *Config) error {
-	rules, err := next.compileRules(knownNames(), s.proxy.Rules())
+	rules, err := next.compileRules(next.known(), s.proxy.Rules())
 	if err != nil {
 		return err
 	}

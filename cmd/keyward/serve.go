@@ -9,20 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/pflag"
-
-	"github.com/keyward/keyward/provider"
 )
-
-// knownNames is what the configuration is checked against.
-func knownNames() Known {
-	var k Known
-	for _, p := range provider.All {
-		k.Providers = append(k.Providers, p.Name)
-		k.Hosts = append(k.Hosts, p.Hosts...)
-		k.OwnHosts = append(k.OwnHosts, p.OwnHosts...)
-	}
-	return k
-}
 
 func cmdServe(ctx context.Context, _ *flags, args []string, std stdio) error {
 	c, err := loadConfig(args, knownNames())
@@ -33,7 +20,7 @@ func cmdServe(ctx context.Context, _ *flags, args []string, std stdio) error {
 		return err
 	}
 	if c.ConfigTest {
-		if _, err := c.compileRules(knownNames(), nil); err != nil {
+		if _, err := c.compileRules(c.known(), nil); err != nil {
 			return usagef("%w", err)
 		}
 		if _, err := c.roots(); err != nil {

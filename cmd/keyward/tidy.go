@@ -34,5 +34,5 @@ func (s *sidecarProcess) tidy(ctx context.Context) {
 // not: their secrets lie in memory of ours, which is overwritten.
 func (s *sidecarProcess) work() int64 {
 	st := s.proxy.Stats()
-	return st.Exchanges.Load() + st.Echoes.Load() + s.adminCalls.Load()
+	return st.Exchanges.Load() + st.Echoes.Load() + st.Minted.Load() + s.adminCalls.Load()
 }

@@ -48,11 +48,25 @@ func pack(t *testing.T, dir string) (out string) {
 		t.Fatal(err)
 	}
 	copyFile(t, program(t), filepath.Join(bin, "keyward_linux_"+runtime.GOARCH))
+	written := filepath.Join(dir, "written")
+	for name, args := range map[string][]string{
+		"man/keyward.1": {"help", "--man"}, "completion/keyward.bash": {"completion", "bash"}, "completion/keyward.zsh": {"completion", "zsh"},
+		"completion/keyward.fish": {"completion", "fish"},
+	} {
+		b, err := exec.Command(program(t), args...).Output()
+		at := filepath.Join(written, name)
+		if err = errors.Join(err, os.MkdirAll(filepath.Dir(at), 0o755)); err == nil {
+			err = os.WriteFile(at, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	root, err := filepath.Abs(repo)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "run", "./release", "-repo", root, "-bin", bin, "-out", out, "-version", "v1.2.3", "-epoch", "1750000000")
+	cmd := exec.Command("go", "run", "./release", "-repo", root, "-bin", bin, "-written", written, "-out", out, "-version", "v1.2.3", "-epoch", "1750000000")
 	cmd.Dir = filepath.Join(root, "tools")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
@@ -112,7 +126,7 @@ func TestArchiveIsRootsAndHoldsTheProgram(t *testing.T) {
 			t.Errorf("the program is another one, or has mode %04o", h.Mode)
 		}
 	}
-	for _, want := range []string{"keyward", "LICENSE", "CHANGELOG.md", "systemd/keyward.service"} {
+	for _, want := range []string{"keyward", "LICENSE", "CHANGELOG.md", "systemd/keyward.service", "man/keyward.1", "completion/keyward.zsh"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s is not in it: %q", want, names)
 		}
@@ -148,7 +162,8 @@ func TestDebianPackage(t *testing.T) {
 	}
 	for name, mode := range map[string]fs.FileMode{
 		"usr/bin/keyward": 0o755, "usr/lib/systemd/system/keyward.service": 0o644, "usr/lib/systemd/system/keyward.socket": 0o644, "etc/keyward/keyward.yaml": 0o640,
-		"usr/lib/sysusers.d/keyward.conf": 0o644, "usr/lib/tmpfiles.d/keyward.conf": 0o644, "usr/share/doc/keyward/copyright": 0o644, "DEBIAN/postinst": 0o755,
+		"usr/lib/sysusers.d/keyward.conf": 0o644, "usr/lib/tmpfiles.d/keyward.conf": 0o644, "usr/share/doc/keyward/copyright": 0o644, "usr/share/man/man1/keyward.1.gz": 0o644,
+		"usr/share/bash-completion/completions/keyward": 0o644, "usr/share/zsh/vendor-completions/_keyward": 0o644, "usr/share/fish/vendor_completions.d/keyward.fish": 0o644, "DEBIAN/postinst": 0o755,
 	} {
 		st, err := os.Stat(filepath.Join(root, name))
 		if err != nil {
@@ -164,6 +179,11 @@ func TestDebianPackage(t *testing.T) {
 	md5.Dir = root
 	if b, err := md5.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, b)
+	}
+	for file, word := range map[string]string{"bash-completion/completions/keyward": "complete ", "zsh/vendor-completions/_keyward": "#compdef keyward", "fish/vendor_completions.d/keyward.fish": "complete -c keyward"} {
+		if !strings.Contains(read(t, root+"/usr/share/"+file), word) {
+			t.Errorf("%s is for no shell, or another one", file)
+		}
 	}
 	for _, script := range []string{"postinst", "prerm", "postrm"} {
 		if b, err := exec.Command("sh", "-n", filepath.Join(root, "DEBIAN", script)).CombinedOutput(); err != nil {

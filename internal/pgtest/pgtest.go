@@ -47,6 +47,7 @@ type Server struct {
 	dir  string // data, socket and log; of the server's user, 0700
 	bin  string
 	cred *syscall.Credential
+	wal  []string // settings
 
 	keeper *exec.Cmd      // the shell that holds the server
 	order  io.WriteCloser // how the shell is told to stop; its end is an order too
@@ -74,6 +75,10 @@ func skip(t testing.TB) {
 // Launch makes a cluster and starts it, for who is not a test: the benchmarks. Close ends it.
 func Launch() (*Server, error) { return newServer() }
 
+// LaunchIn is Launch with the cluster's folder in another one, as in memory, where a disk that is busy with other things is not waited for.
+// The server's user must be let through to it, and its name leave room for a socket's path.
+func LaunchIn(folder string) (*Server, error) { return newServerIn(folder) }
+
 // Close stops the server and removes everything.
 func (s *Server) Close() { s.remove() }
 
@@ -87,6 +92,15 @@ func (s *Server) URL(database string) string {
 	q := url.Values{"host": {s.dir}, "user": {user}}
 	return "postgres:///" + database + "?" + q.Encode()
 }
+
+// Run runs statements in a database. Those that take long have 20 seconds.
+func (s *Server) Run(database, statements string) error { return run(s.URL(database), statements) }
+
+// Halt stops the server as an operator would, for who is not a test. The data stays for Resume.
+func (s *Server) Halt() error { return s.stop("stop\n") }
+
+// Resume starts a halted server again.
+func (s *Server) Resume() error { return s.start() }
 
 // Socket is the path of the unix socket.
 func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
@@ -147,7 +161,20 @@ func (s *Server) Start(t testing.TB) {
 	}
 }
 
-func newServer() (*Server, error) {
+// Not os.TempDir: a socket's path has room for 107 bytes, and the server's user may not enter another's temporary folder.
+func newServer() (*Server, error) { return newServerIn("/tmp") }
+
+func newServerIn(parent string) (*Server, error) {
+	s, err := newFolder(parent)
+	if err != nil {
+		return nil, err
+	}
+	s.wal = []string{"-c", "max_wal_senders=0", "-c", "wal_level=minimal"}
+	return s, s.create()
+}
+
+// newFolder is a server with nothing in it.
+func newFolder(parent string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
@@ -156,8 +183,7 @@ func newServer() (*Server, error) {
 	if s.cred, err = credential(); err != nil {
 		return nil, err
 	}
-	// Not os.TempDir: a socket's path has room for 107 bytes, and the server's user may not enter another's temporary folder.
-	if s.dir, err = os.MkdirTemp("/tmp", "kwpg"); err != nil {
+	if s.dir, err = os.MkdirTemp(parent, "kwpg"); err != nil {
 		return nil, err
 	}
 	if s.cred != nil {
@@ -165,16 +191,21 @@ func newServer() (*Server, error) {
 			return nil, err
 		}
 	}
-	initdb := s.command(filepath.Join(bin, "initdb"), "-D", filepath.Join(s.dir, "data"), "-U", user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+	return s, nil
+}
+
+// create makes an empty cluster and starts it.
+func (s *Server) create() error {
+	initdb := s.command(filepath.Join(s.bin, "initdb"), "-D", filepath.Join(s.dir, "data"), "-U", user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(s.dir)
-		return nil, fmt.Errorf("running initdb: %w\n%s", err, out)
+		return fmt.Errorf("running initdb: %w\n%s", err, out)
 	}
 	if err := s.start(); err != nil {
 		s.remove()
-		return nil, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 func (s *Server) command(name string, args ...string) *exec.Cmd {
@@ -200,10 +231,11 @@ exit $status
 func (s *Server) start() error {
 	cmd := s.command("/bin/sh", "-c", keep, "keep", filepath.Join(s.bin, "postgres"), "-D", filepath.Join(s.dir, "data"),
 		"-k", s.dir, "-p", "5432", "-c", "listen_addresses=", "-c", "unix_socket_permissions=0700",
-		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off", "-c", "max_wal_senders=0", "-c", "wal_level=minimal",
+		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "autovacuum=off",
 		"-c", "shared_buffers=16MB", "-c", "max_connections=600",
 		"-c", "timezone=Asia/Kathmandu", // whoever forgets a time zone is to notice
 	)
+	cmd.Args = append(cmd.Args, s.wal...)
 	var err error
 	if s.order, err = cmd.StdinPipe(); err != nil {
 		return err

@@ -12,7 +12,7 @@ SELECT isnt_member_of('keyward_owner', ARRAY['keyward_app']::name[], 'keyward_ap
 
 CREATE TEMP TABLE tenant (name name);
 INSERT INTO tenant VALUES ('org_credentials'), ('provider_accounts'), ('assistant_org_mapping'), ('agents'), ('assistant_claims'), ('audit_log'),
-    ('webhook_deliveries'), ('row_versions');
+    ('webhook_deliveries'), ('row_versions'), ('legacy_imports');
 
 -- Tables: every one with an org is behind a forced policy, but for tokens, which are looked up before the org is known.
 SELECT ok(c.relrowsecurity, c.relname || ' has row security'), ok(c.relforcerowsecurity, c.relname || ' forces it on its owner')
@@ -45,8 +45,8 @@ DECLARE
     found text;
 BEGIN
     EXECUTE format('SELECT coalesce(string_agg(DISTINCT %s, '','' ORDER BY %1$s), '''') FROM %I %s',
-        CASE WHEN one = 'row_versions' THEN 'split_part(id, ''/'', 1)' ELSE 'org_id' END, one,
-        CASE WHEN one = 'row_versions' THEN 'WHERE kind <> ''assistant''' ELSE '' END) INTO found;
+        CASE WHEN one IN ('row_versions', 'legacy_imports') THEN 'split_part(id, ''/'', 1)' ELSE 'org_id' END, one,
+        CASE WHEN one IN ('row_versions', 'legacy_imports') THEN 'WHERE kind <> ''assistant''' ELSE '' END) INTO found;
     RETURN found;
 END
 $$;

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// debian is a Debian package (deb(5)): the program, its units, the user and the folders that it needs, its configuration, its manual.
+// debian is a Debian package (deb(5)): the program, its units, the user and the folders that it needs, its configuration, its manual, its completion.
 func (r *release) debian(program, arch string) ([]byte, error) {
 	files, err := r.debianFiles(program)
 	if err != nil {
@@ -71,8 +71,14 @@ func (r *release) debianFiles(program string) ([]entry, error) {
 		all = append(all, entry{name: "usr/lib/systemd/system/" + filepath.Base(u), mode: 0o644, from: u})
 	}
 	zipped := map[string]string{"usr/share/doc/keyward/changelog.gz": filepath.Join(r.repo, "CHANGELOG.md")}
-	for _, m := range r.manuals() {
-		zipped["usr/share/man/man1/"+filepath.Base(m)+".gz"] = m
+	about := r.about()
+	zipped["usr/share/man/man1/keyward.1.gz"] = about[manual]
+	for at, name := range map[string]string{
+		"usr/share/bash-completion/completions/keyward":    "completion/keyward.bash",
+		"usr/share/zsh/vendor-completions/_keyward":        "completion/keyward.zsh",
+		"usr/share/fish/vendor_completions.d/keyward.fish": "completion/keyward.fish",
+	} {
+		all = append(all, entry{name: at, mode: 0o644, from: about[name]})
 	}
 	for name, from := range zipped {
 		b, err := os.ReadFile(from)

@@ -1,9 +1,9 @@
 // Command release packs built programs for those who run Keyward without building it: for every platform a tar archive and an SBOM, for Linux a
 // Debian package besides, and the checksums of all.
 //
-//	release -repo DIR -bin DIR -out DIR -version v1.2.3 -epoch SECONDS
+//	release -repo DIR -bin DIR -written DIR -out DIR -version v1.2.3 -epoch SECONDS
 //
-// In -bin stand keyward_OS_ARCH, as tools/build.sh made them. The same input gives the same bytes: files are root's, their times are -epoch, they come
+// In -bin stand keyward_OS_ARCH, as tools/build.sh made them, and in -written what the program wrote about itself, as make man has it. The same input gives the same bytes: files are root's, their times are -epoch, they come
 // in the order of their names, and nothing else takes part. tools/reproducible.sh holds it to that.
 //
 // main.go says what is packed; tar.go and deb.go how; sbom.go reads what a program is made of.
@@ -24,6 +24,7 @@ import (
 // A release is what is packed, and where to.
 type release struct {
 	repo, bin, out string
+	written        string // folder of man/ and completion/
 	version        string // as of the tag: v1.2.3
 	at             time.Time
 }
@@ -41,6 +42,7 @@ func run(args []string) error {
 	f := flag.NewFlagSet("release", flag.ContinueOnError)
 	f.StringVar(&r.repo, "repo", ".", "the project's folder")
 	f.StringVar(&r.bin, "bin", "dist/bin", "folder of the programs")
+	f.StringVar(&r.written, "written", "dist", "folder of man/ and completion/, which make man writes")
 	f.StringVar(&r.out, "out", "dist", "folder of what is made")
 	f.StringVar(&r.version, "version", "", "of the release")
 	f.Int64Var(&epoch, "epoch", 0, "time of everything, in seconds since 1970")
@@ -106,22 +108,22 @@ func (r *release) archive(program, folder string) ([]entry, error) {
 	for _, u := range units {
 		all = append(all, entry{name: folder + "/systemd/" + filepath.Base(u), mode: 0o644, from: u})
 	}
-	for _, m := range r.manuals() {
-		all = append(all, entry{name: folder + "/man/" + filepath.Base(m), mode: 0o644, from: m})
+	for name, from := range r.about() {
+		all = append(all, entry{name: folder + "/" + name, mode: 0o644, from: from})
 	}
 	return all, nil
 }
 
-// manuals are the pages that were made before, if any were.
-func (r *release) manuals() []string {
-	var all []string
-	for _, pattern := range []string{"dist/man/*.1", "docs/man/*.1"} {
-		if found, _ := filepath.Glob(filepath.Join(r.repo, pattern)); len(all) == 0 {
-			all = found
-		}
+// about is what the program wrote about itself. :: name in an archive → file
+func (r *release) about() map[string]string {
+	all := map[string]string{}
+	for _, name := range []string{manual, "completion/keyward.bash", "completion/keyward.zsh", "completion/keyward.fish"} {
+		all[name] = filepath.Join(r.written, name)
 	}
 	return all
 }
+
+const manual = "man/keyward.1"
 
 // write writes what was made, and SHA256SUMS last.
 func (r *release) write(made map[string][]byte) error {

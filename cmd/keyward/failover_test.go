@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyward/keyward/internal/pgtest"
+)
+
+// The primary dies, its standby takes over, and the sidecar, whose URL names both, goes on: what is in the cache is served all the while, what
+// is not soon again, what is changed then takes effect at once.
+func TestPostgresFailover(t *testing.T) {
+	primary, standby := pgtest.StartPair(t)
+	if _, err := primary.Create("keyward"); err != nil {
+		t.Fatal(err)
+	}
+	// The standby comes first: the sidecar must look for the one that takes changes.
+	args := append(keysFor(t, pgtest.PairURL(standby, primary, "keyward")), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1h", "--log-level", "error")
+	pgtest.Exec(t, primary.URL("keyward"), "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	pgtest.Exec(t, primary.URL("keyward"), "SELECT pg_reload_conf()") // what is acknowledged is at the standby too
+	s := serve(t, shortDir(t), args...)
+	put := func(org, key string) int {
+		status, _ := s.admin("PUT", "/api/orgs/"+org+"/integrations/resend", `{"credentials":{"api_key":"`+key+`"}}`)
+		return status
+	}
+	for _, org := range []string{"warm", "cold"} {
+		if status := put(org, "re_"+org); status != 201 {
+			t.Fatalf("%s: %d", org, status)
+		}
+	}
+	app := s.client("caller.sock")
+	if got, err := s.call(app, "warm"); err != nil || got != "Bearer re_warm" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	failed, calls := map[string]int{}, 0
+	stop := make(chan struct{})
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		c := s.client("caller.sock")
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			calls++
+			if got, err := s.call(c, "warm"); err != nil || got != "Bearer re_warm" {
+				failed[fmt.Sprint(got, err)]++
+			}
+		}
+	})
+
+	primary.Crash()
+	time.Sleep(200 * time.Millisecond)
+	if got, err := s.call(app, "cold"); err != nil || got != "503 store_unavailable" {
+		t.Errorf("a cold org while there is only a standby: %q, %v", got, err)
+	}
+	if status := put("warm", "re_lost"); status != 503 {
+		t.Errorf("a change while there is only a standby: %d", status)
+	}
+	standby.Promote(t)
+	began := time.Now()
+	for {
+		if got, err := s.call(app, "cold"); err == nil && got == "Bearer re_cold" {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("a cold org is never served again")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	again := time.Since(began)
+	close(stop)
+	caller.Wait()
+	if len(failed) > 0 || calls == 0 {
+		t.Errorf("%d calls of a cached org, of which failed: %v", calls, failed)
+	}
+	if again > 3*time.Second {
+		t.Errorf("served again %v after the standby took over", again)
+	}
+	pgtest.Exec(t, standby.URL("keyward"), "ALTER SYSTEM RESET synchronous_standby_names")
+	pgtest.Exec(t, standby.URL("keyward"), "SELECT pg_reload_conf()")
+	if status := put("warm", "re_new"); status != 200 {
+		t.Fatalf("a change after the failover: %d", status)
+	}
+	changed := time.Now()
+	for {
+		if got, _ := s.call(app, "warm"); got == "Bearer re_new" {
+			break
+		}
+		if time.Since(changed) > time.Second {
+			t.Fatal("a change after the failover does not take effect")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Logf("%d calls of a cached org, none failed; a cold one was served %v after the standby took over", calls, again.Round(time.Millisecond))
+}
+
+// --max-stale ends what an outage may serve from the cache.
+func TestMaxStaleEndsServing(t *testing.T) {
+	server := pgtest.Start(t)
+	const most = 2 * time.Second
+	args := append(keysFor(t, server.New(t)), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1s", "--max-stale", most.String(), "--log-level", "error")
+	s := serve(t, shortDir(t), args...)
+	if status, answer := s.admin("PUT", "/api/orgs/acme/integrations/resend", `{"credentials":{"api_key":"re_acme"}}`); status != 201 {
+		t.Fatalf("%d %v", status, answer)
+	}
+	app := s.client("caller.sock")
+	if got, err := s.call(app, "acme"); err != nil || got != "Bearer re_acme" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	server.Stop(t)
+	stopped := time.Now()
+	var last, refused time.Duration
+	for time.Since(stopped) < 4*most && refused == 0 {
+		got, err := s.call(app, "acme")
+		switch {
+		case err == nil && got == "Bearer re_acme":
+			last = time.Since(stopped)
+		case err == nil && got == "503 store_unavailable":
+			refused = time.Since(stopped)
+		default:
+			t.Fatalf("%q, %v", got, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if last < most/4 || refused == 0 || last > most+500*time.Millisecond {
+		t.Errorf("served until %v, refused at %v; the longest is %v", last, refused, most)
+	}
+}

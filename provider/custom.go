@@ -1,0 +1,195 @@
+package provider
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"net/textproto"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A Custom is what a configuration says of a provider that has no file here: one key, in one header. It sends no webhooks, and what of its
+// answers is secret beside the key itself nobody knows.
+type Custom struct {
+	Name, Title string
+	Hosts       []string
+	Header      string  // empty: Authorization
+	Prefix      *string // the word in front of the key; nil: Bearer in Authorization, else none
+	Probe       string  // path of a GET; empty: there is none
+}
+
+// MaxHosts is how many hosts a Custom may have.
+const MaxHosts = 20
+
+var (
+	customName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+	hostName   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$`)
+	schemeWord = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$")
+	probePath  = regexp.MustCompile(`^/[!-"$-~]{0,199}$`) // no space, no fragment
+
+	// privateNames end what only a network of one's own resolves (RFC 6761, RFC 6762, RFC 8375, ICANN's internal).
+	privateNames = []string{".localhost", ".local", ".internal", ".home.arpa", ".lan", ".intranet", ".private", ".corp", ".home", ".test", ".invalid"}
+
+	// reservedNames are first segments of a path that mean something else.
+	reservedNames = []string{"org", "assistant", "keyward"}
+
+	// framing are the headers that are one hop's or that make a request what it is: a key in one of them would be lost, or would break it.
+	framing = []string{
+		"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		"Host", "Content-Length", "Content-Type", "Content-Encoding", "Expect", "Http2-Settings", "Cookie", "Set-Cookie", "Accept-Encoding", "Range",
+		"User-Agent", "Traceparent", "Tracestate", "Origin", "Date",
+	}
+)
+
+// maxHeaderName is the longest name that the proxy's set of dropped headers has room for.
+const maxHeaderName = 39
+
+// Make is the provider, unless something is wrong: a FieldError's Field is the key in the file. taken are the providers that there are.
+func (c *Custom) Make(taken Set) (*Provider, []FieldError) {
+	var errs []FieldError
+	bad := func(field, format string, args ...any) {
+		errs = append(errs, FieldError{field, fmt.Sprintf(format, args...)})
+	}
+	switch {
+	case !customName.MatchString(c.Name):
+		bad("name", "must be a lower-case letter, then up to 31 of a-z 0-9 _")
+	case slices.Contains(reservedNames, c.Name):
+		bad("name", "means something else in a path; choose another")
+	case taken.Named(c.Name) != nil:
+		bad("name", "is that of a provider that there is already; choose another")
+	}
+	if strings.ContainsFunc(c.Title, isControl) || len(c.Title) > 64 {
+		bad("title", "must be at most 64 bytes without control characters")
+	}
+	if len(c.Hosts) == 0 || len(c.Hosts) > MaxHosts {
+		bad("hosts", "must be a list of 1 to %d host names, as [api.example.com]", MaxHosts)
+	}
+	for i, h := range c.Hosts {
+		if problem := hostProblem(h, taken); problem != "" {
+			bad(fmt.Sprintf("hosts[%d]", i), "%s", problem)
+		} else if slices.Contains(c.Hosts[:i], h) {
+			bad(fmt.Sprintf("hosts[%d]", i), "stands twice")
+		}
+	}
+	header := "Authorization"
+	if c.Header != "" {
+		header = textproto.CanonicalMIMEHeaderKey(c.Header)
+	}
+	if problem := headerProblem(header); problem != "" {
+		bad("header", "%s", problem)
+	}
+	prefix := ""
+	if header == "Authorization" {
+		prefix = "Bearer"
+	}
+	if c.Prefix != nil {
+		prefix = strings.TrimSuffix(*c.Prefix, " ")
+	}
+	if prefix != "" && !schemeWord.MatchString(prefix) {
+		bad("prefix", "must be one word of at most 32 letters, digits or marks, as Bearer; a space goes between it and the key")
+	}
+	if c.Probe != "" && !probePath.MatchString(c.Probe) {
+		bad("probe", "must be a path that is asked with GET, as /v1/me, without spaces, control characters and fragment")
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return c.provider(header, prefix), nil
+}
+
+func (c *Custom) provider(header, prefix string) *Provider {
+	if prefix != "" {
+		prefix += " "
+	}
+	title := c.Title
+	if title == "" {
+		title = c.Name
+	}
+	p := &Provider{
+		Name: c.Name, Title: title, Hosts: slices.Clone(c.Hosts), DefaultHost: always(c.Hosts[0]), Custom: true,
+		Fields: []Field{{
+			Name: "api_key", Title: "API key", Help: "What goes into the header " + header + ", as the configuration has it.",
+			Example: "0123456789abcdef", Secret: true, Required: true, Pattern: visible, PatternHelp: visibleHelp,
+		}},
+		AuthHeaders: callerHeaders(),
+		Probe:       Probe{Paths: func(Secret) []string { return nil }, Read: readCustomProbe},
+		Inject: func(r *Request, s Secret) error {
+			key := s.Field("api_key")
+			if len(key) == 0 {
+				return errNoAPIKey
+			}
+			r.Header = header
+			r.Value = append(append(slices.Grow(r.Value, len(prefix)+len(key)), prefix...), key...)
+			return nil
+		},
+	}
+	if !slices.Contains(p.AuthHeaders, header) {
+		p.AuthHeaders = append(p.AuthHeaders, header)
+	}
+	if c.Probe != "" {
+		p.Probe.Paths = onePath(c.Probe)
+	}
+	return p
+}
+
+// hostProblem says why a host cannot be one that credentials go to: it is no exact public name, or another provider's.
+func hostProblem(h string, taken Set) string {
+	plain := strings.Trim(h, "[]")
+	_, notIP := netip.ParseAddr(plain)
+	switch {
+	case strings.ContainsFunc(h, isControl):
+		return "contains a control character"
+	case strings.HasPrefix(h, "http:"):
+		return "must be a host alone; plain http is never spoken with a provider"
+	case strings.Contains(h, "//") || strings.ContainsAny(h, "/?#@"):
+		return "must be a host alone, without scheme, user and path"
+	case strings.Contains(h, "*"):
+		return "must be one exact host; list each by itself, there are no wildcards"
+	case notIP == nil || plain != h:
+		return "must be a name, not an address: a certificate is verified for it"
+	case strings.Contains(h, ":"):
+		return "must be without a port: providers are reached at 443; --upstream HOST=URL says otherwise"
+	case strings.ToLower(h) != h:
+		return "must be in lower case"
+	case slices.ContainsFunc(privateNames, func(end string) bool { return strings.HasSuffix("."+h, end) }):
+		return "is a name of this machine or of a private network; requests with a credential go to public hosts only"
+	case len(h) > 253 || !hostName.MatchString(h):
+		return "must be a public host name, as api.example.com"
+	}
+	for _, p := range taken.Or() {
+		if slices.Contains(p.Hosts, h) || slices.Contains(p.OwnHosts, h) {
+			return "is a host of " + p.Name + " already"
+		}
+	}
+	return ""
+}
+
+func headerProblem(header string) string {
+	switch low := strings.ToLower(header); {
+	case !headerName.MatchString(header) || len(header) > maxHeaderName || strings.Contains(header, "_"):
+		return fmt.Sprintf("must be the name of a header: at most %d letters, digits and -", maxHeaderName)
+	case slices.Contains(framing, header), strings.HasPrefix(low, "sec-"):
+		return "is a header that makes a request what it is, or that goes no further than one hop; a key cannot stand in it"
+	case strings.HasPrefix(low, "keyward-"):
+		return "is one of Keyward's own, which never leave it"
+	}
+	return ""
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 }
+
+// readCustomProbe knows nothing of the provider's errors: 2xx, 401 and 403 mean what RFC 9110 says. A page for people is no API's answer.
+func readCustomProbe(status int, body []byte) (Verdict, bool) {
+	switch page := bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")); {
+	case page:
+	case status >= 200 && status < 300:
+		return Verdict{State: Valid}, false
+	case status == 401:
+		return Verdict{State: Invalid, Reason: "the provider answers 401: it does not know the key"}, false
+	case status == 403:
+		return Verdict{State: ValidRestricted, Reason: "the provider answers 403: it takes the key, and not for the probe"}, false
+	}
+	return unproven(status), false
+}
