@@ -132,13 +132,6 @@ func cmdCARotate(_ context.Context, f *flags, args []string, std stdio) error {
 	return nil
 }
 
-// union keeps the hosts of the configuration that the CA from before covered.
-func union(a, b []string) []string {
-	all := slices.Concat(a, b)
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
 // languages are what ca env has variables for.
 var languages = []string{"node", "python", "go", "java", "curl"}
 

@@ -232,7 +232,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	older := serve(t, shortDir(t), "--data-dir", data, "--intercept")
-	if !strings.Contains(older.log.String(), "run keyward ca rotate (with --host") {
+	if !strings.Contains(older.log.String(), "run keyward ca rotate, with --host") {
 		t.Errorf("log:\n%s", older.log)
 	}
 }
