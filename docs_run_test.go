@@ -21,11 +21,20 @@ import (
 // The commands of the documents work as typed: against the built program, with stand-ins in the providers' place and free ports in the
 // place of the usual ones. What they cannot show here is listed beside TestEveryCommandIsRunOrListed.
 func TestDocumentsRunAsTyped(t *testing.T) {
+	typed(t)
 	for _, p := range pages {
 		t.Run(filepath.Base(p.doc), func(t *testing.T) {
 			t.Parallel()
 			p.run(t, folder(t))
 		})
+	}
+}
+
+// typed is for tests that type commands as people do: with curl.
+func typed(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KEYWARD_TEST_NO_CURL") == "1" {
+		t.Skip("NOT TESTED AS TYPED: KEYWARD_TEST_NO_CURL=1 is set")
 	}
 }
 
@@ -69,6 +78,7 @@ var pages = []page{
 
 // So do those that the program itself prints for a first try.
 func TestPrintedCommandsRunAsTyped(t *testing.T) {
+	typed(t)
 	dir := folder(t)
 	listen, admin := freeAddress(t), freeAddress(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen "+listen+" --admin-listen "+admin)
@@ -94,6 +104,7 @@ func TestPrintedCommandsRunAsTyped(t *testing.T) {
 
 // The console of a first try needs no log-in, and shows what was made up.
 func TestConsoleOfAFirstTryIsOpen(t *testing.T) {
+	typed(t)
 	dir := folder(t)
 	admin := freeAddress(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen= --webhook-listen= --admin-listen "+admin)

@@ -56,7 +56,7 @@ func TestProfilesAreWritten(t *testing.T) {
 func TestSoakHasEveryCallAndEveryFault(t *testing.T) {
 	dir := t.TempDir()
 	var out bytes.Buffer
-	code := execute(t.Context(), strings.Fields("soak --time 9s --orgs 150 --rate 120 --out "+dir), &out, &out)
+	code := execute(t.Context(), strings.Fields("soak --time 6s --orgs 150 --rate 120 --out "+dir), &out, &out)
 	files, _ := filepath.Glob(filepath.Join(dir, "soak-*"))
 	if len(files) != 3 {
 		t.Fatalf("%q\n%s", files, out.String())

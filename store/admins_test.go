@@ -25,6 +25,12 @@ func testAdminTokens(t *testing.T, e engine) {
 	same(t, got, acme)
 	_, err = d.AdminToken(ctx, [32]byte{})
 	is(t, err, ErrNotFound)
+	got, err = d.AdminTokenByID(ctx, acme.ID)
+	ok(t, err)
+	same(t, got, acme)
+	for _, none := range []string{"", "acme-backend", "\x00", "\xff"} {
+		is(t, second(d.AdminTokenByID(ctx, none)), ErrNotFound)
+	}
 	is(t, d.PutAdminToken(ctx, by, &AdminToken{Name: "ops", Hash: sha256.Sum256([]byte("other")), Role: RoleOperator}), ErrConflict)
 	for _, bad := range []*AdminToken{{Name: "x", Role: RoleOrg}, {Name: "x", Role: RoleOperator, Org: "acme"}, {Name: "x", Role: "root"}} {
 		if err := d.PutAdminToken(ctx, by, bad); err == nil {
@@ -165,6 +171,15 @@ func TestCounts(t *testing.T) {
 		ok(t, err)
 		got, err := d.Counts(ctx)
 		ok(t, err)
+		same(t, d.Engine(), e.name)
+		b, err := d.Backlog(ctx)
+		ok(t, err)
+		if age := time.Since(b.Oldest); b.Pending != 1 || b.Dead != 0 || age < 0 || age > time.Minute {
+			t.Errorf("%+v", b)
+		}
+		if n := d.Stats().Reads.Load(); n == 0 || d.Stats().ReadsUnavailable.Load() != 0 {
+			t.Errorf("%d reads", n)
+		}
 		same(t, got, Counts{Orgs: 2, Active: map[string]int64{"twilio": 1, "resend": 1}, Disabled: map[string]int64{"twilio": 1}, Pending: 1})
 	})
 }

@@ -177,6 +177,21 @@ func TestForeignWrites(t *testing.T) {
 	}
 }
 
+func TestSameRole(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"postgres://app@db/keyward", "postgres://app:other@direct:5433/keyward", true},
+		{"postgres://app@db/keyward", "postgres://owner@db/keyward", false},
+		{"postgres://app@db/keyward", "postgres://[", false},
+	} {
+		if SameRole(c.a, c.b) != c.same || SameRole(c.b, c.a) != c.same {
+			t.Errorf("%s, %s: not %v", c.a, c.b, c.same)
+		}
+	}
+}
+
 // Who may change the schema is told without a change; place says whether two roles see the same tables.
 func TestMigrates(t *testing.T) {
 	app, owner, super := tenants(t)

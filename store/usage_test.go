@@ -275,6 +275,7 @@ func TestUseIsKeptWhileTheStoreIsDown(t *testing.T) {
 			}
 			c.pass(5 * time.Second)
 		}
+		same(t, u.Stats(), UsageStats{Held: 1})
 		u.db = d
 		ok(t, u.write(t.Context(), false))
 		if n := count(t, d, "asst_1"); n != 5 {

@@ -54,13 +54,16 @@ var faults = []fault{
 		return sleep(ctx, d)
 	}},
 	{"connections flood in", "1,000 connections over TCP to each sidecar, with half a head each; callers on the unix socket may not notice", "", nil, flood},
-	{"the provider resets", "every third connection is reset in place of an answer, or in the middle of a stream", "",
-		[]allowed{{toProvider, []string{"502 upstream_unreachable", "502 upstream_protocol", broken}}}, func(ctx context.Context, f *field, d time.Duration) error {
+	{
+		"the provider resets", "every third connection is reset in place of an answer, or in the middle of a stream", "",
+		[]allowed{{toProvider, []string{"502 upstream_unreachable", "502 upstream_protocol", broken}}},
+		func(ctx context.Context, f *field, d time.Duration) error {
 			if err := f.provider.Reset(d); err != nil {
 				return err
 			}
 			return sleep(ctx, d)
-		}},
+		},
+	},
 	{"PostgreSQL is away", "the server is stopped, and started again", onPostgres, whileNoNews, func(ctx context.Context, f *field, d time.Duration) error {
 		if err := f.db.Halt(); err != nil {
 			return err
@@ -90,8 +93,10 @@ var faults = []fault{
 	{"the change feed is cut", "the connections that listen for changes are ended, twice a second", onPostgres, nil, func(ctx context.Context, f *field, d time.Duration) error {
 		return f.ending(ctx, d, 500*time.Millisecond, `query LIKE 'LISTEN%' OR query LIKE 'UNLISTEN%'`)
 	}},
-	{"the app is down", "it takes no connection; what waits for its answer fails, what is stored does not", "",
-		[]allowed{{[]string{"webhook"}, []string{"502 target_unreachable"}}}, func(ctx context.Context, f *field, d time.Duration) error {
+	{
+		"the app is down", "it takes no connection; what waits for its answer fails, what is stored does not", "",
+		[]allowed{{[]string{"webhook"}, []string{"502 target_unreachable"}}},
+		func(ctx context.Context, f *field, d time.Duration) error {
 			if err := f.app.down(); err != nil {
 				return err
 			}
@@ -100,7 +105,8 @@ var faults = []fault{
 				return up
 			}
 			return err
-		}},
+		},
+	},
 	{"PostgreSQL hangs", "a lock on all tables: connections are there, answers are not", onPostgres, whileNoNews, func(_ context.Context, f *field, d time.Duration) error {
 		return f.db.Run(database, fmt.Sprintf(`BEGIN; LOCK TABLE org_credentials, row_versions, webhook_deliveries, webhook_seen, assistant_org_mapping, caller_tokens, audit_log
 			IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(%f); COMMIT`, d.Seconds()))
@@ -118,7 +124,7 @@ var faults = []fault{
 	{"SQLite is held", "another process holds the right to write", onSQLite, []allowed{{[]string{"webhook", "durable", "admin"}, outOfStore}}, holdSQLite},
 }
 
-func (x *fault) possible(f *field) bool { return x.only != onPostgres || f.db != nil }
+func (f *fault) possible(in *field) bool { return f.only != onPostgres || in.db != nil }
 
 // ending has the server end connections of the sidecars, again and again.
 func (f *field) ending(ctx context.Context, d, every time.Duration, which string) error {

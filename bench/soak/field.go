@@ -48,6 +48,7 @@ type field struct {
 	next                  atomic.Int64 // number of the call
 	busy                  sync.WaitGroup
 	unasked               unasked
+	late                  atomic.Int64 // see lateness; nanoseconds
 }
 
 // unasked counts what Go's HTTP client says in the log: that an answer came to a connection on which nothing was asked.
@@ -112,6 +113,11 @@ func newField(ctx context.Context, o Options) (f *field, err error) {
 		}
 		if err := f.fill(ctx, &o, n); err != nil {
 			return f, fmt.Errorf("%w\n%s", err, n.log.tail())
+		}
+	}
+	if f.db != nil { // what autovacuum does, which is off here: without it PostgreSQL reads whole tables for a page of a listing
+		if err := f.db.Run(database, "ANALYZE"); err != nil {
+			return f, err
 		}
 	}
 	for _, n := range f.nodes {

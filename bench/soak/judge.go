@@ -52,6 +52,7 @@ type Failure struct {
 // A judge keeps the outcomes of all calls.
 type judge struct {
 	begun time.Time
+	say   func(string) // takes the first unexpected failures as they happen; nil: nobody does
 
 	mu      sync.Mutex
 	kinds   map[string]*tally
@@ -117,6 +118,9 @@ func (j *judge) took(kind, sidecar, outcome string, begin, end time.Time) {
 	}
 	t.unexpected++
 	j.count++
+	if j.say != nil && j.count <= 20 {
+		j.say(fmt.Sprintf("unexpected: %s %s at %s after %v, took %v (%s)", kind, outcome, sidecar, begin.Sub(j.begun).Round(time.Second/10), end.Sub(begin).Round(time.Millisecond), or(strings.Join(near, ", "), "no fault")))
+	}
 	if len(j.bad) < keptFailures {
 		j.bad = append(j.bad, Failure{
 			Kind: kind, Sidecar: sidecar, Outcome: outcome, Whose: whose, Begin: begin.Sub(j.begun).Seconds(), End: end.Sub(j.begun).Seconds(), Near: strings.Join(near, ", "),

@@ -24,6 +24,7 @@ type Report struct {
 	Store   string   `json:"store"`
 	Rule    string   `json:"rule"`
 	Left    []string `json:"left,omitempty"` // what was left out, and why
+	Late    float64  `json:"late_ms"`        // how much later than it wanted the harness itself ran, at the worst
 
 	Calls      []Calls   `json:"calls"`
 	Unexpected int       `json:"unexpected"`
@@ -80,6 +81,7 @@ type Return struct {
 func (f *field) conclude(r *Report, p plan) {
 	r.Samples = f.watched.all
 	r.Held = f.held.Load()
+	r.Late = float64(f.late.Load()) / 1e6
 	f.judge.mu.Lock()
 	defer f.judge.mu.Unlock()
 	r.Unexpected, r.Failures = f.judge.count, f.judge.bad
@@ -164,6 +166,7 @@ func (r *Report) WriteMarkdown(w io.Writer, chart string) error {
 	fmt.Fprintf(&b, "# Soak of %s\n\n%s: %.4g minutes at %.4g calls per second, %d orgs in each store, %s, a fault every %.3g s.\n\n", r.Date.Format("2 January 2006"), verdict,
 		r.Minutes, r.Rate, r.Orgs, r.Store, r.between())
 	fmt.Fprintf(&b, "Commit %s, on %d cores of %s, %s, %s.\n\n", r.Commit, r.Machine.Cores, r.Machine.CPU, r.Machine.Kernel, r.Machine.Go)
+	fmt.Fprintf(&b, "The harness itself ran up to %.0f ms later than it wanted: the machine has other work besides.\n\n", r.Late)
 	for _, l := range append(slices.Clone(r.Trouble), r.Left...) {
 		fmt.Fprintf(&b, "- %s\n", l)
 	}

@@ -43,6 +43,20 @@ var figures = []figure{
 	{"goroutines", "", func(s *Sample) int64 { return s.Goroutines }, false, 0.2, 32},
 }
 
+// lateness notes how much later than it wanted a goroutine of the harness ran, at the worst: how busy the machine was with other things.
+func (f *field) lateness(ctx context.Context) {
+	const every = 20 * time.Millisecond
+	for {
+		begun := time.Now()
+		if sleep(ctx, every) != nil {
+			return
+		}
+		if late := int64(time.Since(begun) - every); late > f.late.Load() {
+			f.late.Store(late)
+		}
+	}
+}
+
 // watched are the samples.
 type watched struct {
 	mu  sync.Mutex

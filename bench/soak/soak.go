@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 	defer func() { err = errors.Join(err, f.close()) }()
 	p := planned(o.Time, len(f.faults))
 	r = &Report{Minutes: o.Time.Minutes(), Rate: o.Rate, Orgs: o.Orgs, Store: f.stores(), Rule: rule(), Left: f.left}
-	f.judge.begun = time.Now()
+	f.judge.begun, f.judge.say = time.Now(), o.Line
 	defer log.SetOutput(log.Writer())
 	log.SetOutput(&f.unasked)
 
@@ -75,6 +75,7 @@ func Run(ctx context.Context, o Options) (r *Report, err error) {
 	watchCtx, endWatch := context.WithCancel(ctx)
 	defer endWatch()
 	watch.Go(func() { f.watch(watchCtx, p.sample, o) })
+	watch.Go(func() { f.lateness(watchCtx) })
 
 	err = f.phases(ctx, p)
 	endWatch()

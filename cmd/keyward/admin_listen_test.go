@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -93,4 +94,12 @@ func firstLine(s string) string {
 		}
 	}
 	return s
+}
+
+// typed is for tests that type commands as people do: with curl.
+func typed(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KEYWARD_TEST_NO_CURL") == "1" {
+		t.Skip("NOT TESTED AS TYPED: KEYWARD_TEST_NO_CURL=1 is set")
+	}
 }

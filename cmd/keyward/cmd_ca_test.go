@@ -53,6 +53,7 @@ func (s *served) unchanged(token, org, rootFile string) (string, error) {
 // TestInterceptionFromStartToRotation is the program's whole part: the CA is made, apps trust it, it is rotated while they run and without
 // one of them being turned away, and a CA that is not trusted any more is not.
 func TestInterceptionFromStartToRotation(t *testing.T) {
+	typed(t)
 	t.Parallel()
 	dir := shortDir(t)
 	s := serve(t, dir, "--listen", "127.0.0.1:0", "--intercept", "--upstream", "api.resend.com="+echo(t))

@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strconv"
+	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,8 +69,12 @@ func cmdTop(ctx context.Context, f *flags, args []string, std stdio) error {
 		if err := json.Unmarshal(answer, &shot); err != nil {
 			return fmt.Errorf("reading the sidecar's answer: %w", err)
 		}
-		_, err := io.WriteString(std.out, strings.Join(shot.picture(), "\n")+"\n")
-		return err
+		for _, line := range shot.picture(0) {
+			if _, err := io.WriteString(std.out, text(line, 0, false)+"\n"); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return s.live(ctx, std, screen, *every)
 }
@@ -96,43 +100,56 @@ func (s *sidecar) live(ctx context.Context, std stdio, screen *os.File, every ti
 	defer func() { _, _ = io.WriteString(screen, leaveScreen) }()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, unix.SIGWINCH)
+	defer signal.Stop(resized)
+	colours := os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" // https://no-color.org
 	for {
 		var shot snapshot
 		err := s.client.Do(ctx, http.MethodGet, statsPath, nil, &shot)
-		lines := shot.picture()
+		columns, rows := sizeOf(screen)
+		lines := shot.picture(columns)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, admin.ErrUnreachable):
-			lines = []string{"The sidecar does not answer; it may be starting anew.", "", printable(err.Error())}
+			lines = [][]span{{{"The sidecar does not answer; it may be starting anew.", alarm}}, nil, {{printable(err.Error()), plain}}}
 		case err != nil:
 			return err
 		}
-		if _, err := io.WriteString(screen, frame(append(lines, "", "q ends it"), screen)); err != nil {
+		if _, err := io.WriteString(screen, frame(lines, columns, rows, colours)); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-resized:
 		case <-tick.C:
 		}
 	}
 }
 
-// frame draws lines over what was there before, as far as the terminal has room.
-func frame(lines []string, screen *os.File) string {
-	columns, rows := 80, 24
+func sizeOf(screen *os.File) (columns, rows int) {
 	if size, err := unix.IoctlGetWinsize(int(screen.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 && size.Row > 0 {
-		columns, rows = int(size.Col), int(size.Row)
+		return int(size.Col), int(size.Row)
 	}
+	return 80, 24
+}
+
+// frame draws lines over what was there before, as far as the terminal has room, and below them how to end it.
+func frame(lines [][]span, columns, rows int, colours bool) string {
+	lines = lines[:min(len(lines), max(rows-1, 0))]
+	if len(lines)+1 < rows {
+		lines = append(lines, nil)
+	}
+	lines = append(lines, []span{{"q ends it", faint}})
 	var b strings.Builder
 	b.WriteString(topLeft)
-	for i, line := range lines[:min(len(lines), rows)] {
+	for i, line := range lines {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		runes := []rune(line)
-		b.WriteString(string(runes[:min(len(runes), columns)]))
+		b.WriteString(text(line, columns, colours))
 		b.WriteString(clearLine)
 	}
 	b.WriteString(clearBelow)
@@ -178,49 +195,4 @@ func keys(in io.Reader, stop func()) (restore func()) {
 		reader.Wait()
 		_ = unix.IoctlSetTermios(fd, setTerminal, before)
 	}
-}
-
-// picture is the snapshot as lines of text.
-func (t *snapshot) picture() []string {
-	uptime := (time.Duration(t.Uptime) * time.Second).String()
-	storeSays := t.Store
-	if t.Cache.StoreDown {
-		storeSays += " DOWN"
-	}
-	var stored int64
-	for _, n := range t.Credentials.ByProvider {
-		stored += n
-	}
-	hits := "-"
-	if t.Traffic.CacheHitRate != nil {
-		hits = strconv.FormatFloat(100**t.Traffic.CacheHitRate, 'f', 1, 64) + " %"
-	}
-	lines := []string{
-		fmt.Sprintf("keyward %s   up %s   store %s   the last %.0f s", printable(t.Version), uptime, printable(storeSays), t.Traffic.Window),
-		"",
-		fmt.Sprintf("requests  %8s/s   refused %8s/s   failed %8s/s   in all %d", rate(t.Traffic.Requests), rate(t.Traffic.Refused), rate(t.Traffic.Failed), t.Proxy["requests"]),
-		fmt.Sprintf("cache     %8s hit   %d held", hits, t.Cache.Entries),
-		fmt.Sprintf("webhooks  %8d waiting   %d dead", t.Webhooks.Pending, t.Webhooks.Dead),
-		fmt.Sprintf("stored    %8d credentials of %d orgs   %d disabled", stored, t.Orgs, t.Credentials.Disabled),
-		"",
-		fmt.Sprintf("%-16s %10s %10s %10s %10s %12s %12s", "PROVIDER", "REQ/S", "ERR/S", "P50 MS", "P99 MS", "OWN P50 MS", "OWN P99 MS"),
-	}
-	for _, p := range t.Traffic.Providers {
-		lines = append(lines, fmt.Sprintf("%-16s %10s %10s %10s %10s %12s %12s", printable(p.Provider), rate(p.Requests), rate(p.Errors),
-			ms(p.P50), ms(p.P99), ms(p.OwnP50), ms(p.OwnP99)))
-	}
-	return lines
-}
-
-func rate(n float64) string { return strconv.FormatFloat(n, 'f', 1, 64) }
-
-// ms is a time in a table; nobody asked: a dash.
-func ms(v *float64) string {
-	switch {
-	case v == nil:
-		return "-"
-	case *v < 10:
-		return strconv.FormatFloat(*v, 'f', 3, 64)
-	}
-	return strconv.FormatFloat(*v, 'f', 1, 64)
 }

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -39,7 +41,8 @@ var isVariable = regexp.MustCompile(`^[A-Z][A-Z_]*=`)
 // program is keyward as a process of its own. Args of the form NAME=VALUE are variables, as in a shell: t.Setenv would keep the test from
 // running beside others.
 func program(args ...string) *exec.Cmd {
-	env := os.Environ()
+	// What leaves tests out is none of the program's variables.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KEYWARD_TEST_") })
 	var words []string
 	for _, a := range args {
 		if isVariable.MatchString(a) {

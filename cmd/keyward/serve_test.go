@@ -556,6 +556,7 @@ func TestPostgresWithoutAKeyIsRefused(t *testing.T) {
 
 // TestAsTyped runs the commands of the reference as they stand there, over the unix socket and over TCP.
 func TestAsTyped(t *testing.T) {
+	typed(t)
 	t.Parallel()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

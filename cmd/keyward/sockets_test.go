@@ -40,6 +40,7 @@ func TestFolderOfTheCallersSocketIsLeftAsItIs(t *testing.T) {
 // TestOtherUsersComeAsFarAsTheirGroup runs the sidecar and its callers as users of their own, as in a pod: the group reaches the
 // callers' socket and there is told that no rule is for it; others do not reach it, and nobody but the sidecar's own reaches the admin API.
 func TestOtherUsersComeAsFarAsTheirGroup(t *testing.T) {
+	typed(t)
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {
 			t.Fatal("needs root, to be several users")
