@@ -52,7 +52,7 @@ func (s *servers) connect(ctx context.Context, try func(ctx context.Context, i i
 		i := (first + n) % len(s.each)
 		err := try(ctx, i)
 		if err == nil {
-			s.first.Store(int32(i)) //nolint:gosec // there are few of them
+			s.first.Store(int32(i))
 			return nil
 		}
 		failures = append(failures, err)
