@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -80,7 +79,7 @@ func TestPassthroughReachesNothingPrivate(t *testing.T) {
 		"[64:ff9b::a9fe:a9fe]:80", "[2002:7f00:1::]:443", "[::7f00:1]:443",
 	} {
 		c, err := newDialer()(context.Background(), "tcp", address)
-		if !errors.Is(err, errPrivate) {
+		if !IsPrivate(err) {
 			t.Errorf("%s: %v", address, err)
 		}
 		if c != nil {

@@ -94,7 +94,10 @@ func TestInterceptionFromStartToRotation(t *testing.T) {
 		}
 		eventually(t, "the new CA is in force", func() bool { return s.must("", "ca", "show") != before })
 	}
-	rotate()
+	rotate("--host", "api.custom.example")
+	if a, err := ca.Load(data); err != nil || !a.Covers("api.custom.example") {
+		t.Errorf("the further host is not covered: %v", err)
+	}
 	works(first)
 	works(filepath.Join(dir, ca.RootFile))
 	rotate("--now")
@@ -230,7 +233,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	older := serve(t, shortDir(t), "--data-dir", data, "--intercept")
-	if !strings.Contains(older.log.String(), "run keyward ca rotate") {
+	if !strings.Contains(older.log.String(), "run keyward ca rotate, with --host") {
 		t.Errorf("log:\n%s", older.log)
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,7 +16,6 @@ import (
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/ca"
 	"github.com/keyward/keyward/cache"
-	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/lastgood"
 	"github.com/keyward/keyward/proxy"
@@ -131,132 +129,6 @@ func Run(ctx context.Context, c *Config, std stdio, ready func(*sidecarProcess) 
 	return s.drain()
 }
 
-func (s *sidecarProcess) openStore(ctx context.Context) error {
-	c := s.c
-	db, err := store.Open(ctx, c.Store.Reveal(), store.Options{Log: s.log})
-	if err != nil {
-		return err
-	}
-	s.db = db
-	s.closers = append(s.closers, func() { _ = db.Close() })
-	s.openLastGood()
-	err = s.migrate(ctx, c)
-	if errors.Is(err, store.ErrUnavailable) && s.lastGood != nil && s.lastGood.Usable() {
-		s.log.Warn().Err(err).Interface("last_known_good", s.lastGood.Stats()).Msg("the store cannot be reached: started with the rows that it last confirmed")
-		s.unmigrated, err = true, nil
-	}
-	if err != nil {
-		return err
-	}
-	if !s.unmigrated { // else when the store is there: migrateLater
-		if err := s.checkRole(ctx, c); err != nil {
-			return err
-		}
-	}
-	s.usage = store.NewUsage(db)
-	s.owned.Go(s.usage.Run)
-	s.stops = append(s.stops, s.usage.Stop)
-	s.closers = append(s.closers, s.writeUsage)
-	return nil
-}
-
-// writeUsage writes what was used and is not written yet, when nobody uses anything any more.
-func (s *sidecarProcess) writeUsage() {
-	const atMost = 2 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), atMost)
-	defer cancel()
-	if err := s.usage.Flush(ctx); err != nil {
-		s.log.Warn().Err(err).Msg("when assistants and callers were last used could not be written; the last minute of it is lost")
-	}
-}
-
-// migrate brings the schema up to date, or refuses one that this version cannot work with.
-func (s *sidecarProcess) migrate(ctx context.Context, c *Config) error {
-	if !c.AutoMigrate {
-		schema, err := s.db.Schema(ctx)
-		if err != nil {
-			return err
-		}
-		if schema.Current < schema.Latest {
-			return fmt.Errorf("the store's schema is at version %d and this program needs %d; run `keyward migrate up`, or start without --auto-migrate=false", schema.Current, schema.Latest)
-		}
-		return nil
-	}
-	db := s.db
-	if url := c.MigrateURL.Reveal(); url != "" {
-		other, err := store.Open(ctx, url, store.Options{Log: s.log})
-		if err != nil {
-			return fmt.Errorf("--migrate-url: %w", err)
-		}
-		defer func() { _ = other.Close() }()
-		db = other
-	}
-	n, err := db.MigrateUp(ctx)
-	if err != nil {
-		return err
-	}
-	if n > 0 {
-		s.log.Info().Int("steps", n).Msg("brought the store's schema up to date")
-	}
-	return nil
-}
-
-// checkRole refuses a role that row-level security does not hold for, where the store has roles of its own: keyward_app exists, or
-// --migrate-url names another. Where one role does everything, which is the short way to a store for one sidecar, that is said and no more.
-func (s *sidecarProcess) checkRole(ctx context.Context, c *Config) error {
-	apart, err := s.db.CheckRole(ctx)
-	switch {
-	case err == nil:
-		return nil
-	case !errors.Is(err, store.ErrRole):
-		return fmt.Errorf("checking the store's role: %w", err)
-	case apart || c.migratesAsAnother():
-		return err
-	}
-	s.log.Warn().Err(err).Msg("one role does everything in the store, so that only the program keeps the orgs apart; docs/reference/store.md has the SQL for two")
-	return nil
-}
-
-// migratesAsAnother says whether --migrate-url names another role than --store, and not only a direct address for the same.
-func (c *Config) migratesAsAnother() bool {
-	if c.MigrateURL == "" {
-		return false
-	}
-	return !store.SameRole(c.Store.Reveal(), c.MigrateURL.Reveal())
-}
-
-func (s *sidecarProcess) openCache(ctx context.Context) error {
-	c := s.c
-	s.setStrict(c)
-	options := cache.Options{Size: c.CacheSize, TTL: c.CacheTTL, MaxStale: c.MaxStale, FeedLive: s.db.FeedLive, Strict: s.isStrict}
-	if s.lastGood != nil {
-		options.Fallback = s.lastGood
-	}
-	ca, err := cache.New(s.db, options)
-	if err != nil {
-		return err
-	}
-	apply := ca.Apply
-	if s.lastGood != nil {
-		apply = func(change store.Change) {
-			s.lastGood.Apply(change) // first: what the cache then finds worthless must not come from there
-			ca.Apply(change)
-		}
-	}
-	s.cache = ca
-	s.closers = append(s.closers, ca.Close)
-	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s.owned.Go(func() {
-		if err := s.db.Watch(watch, apply); err != nil && watch.Err() == nil {
-			s.log.Error().Err(err).Msg("watching the store for changes ended")
-		}
-	})
-	s.stops = append(s.stops, stop)
-	s.keeper = &credential.Keeper{DB: s.db, Keys: s.keys, Providers: s.c.providers()}
-	s.local, err = openLocalSwitch(ca, c.RunDir)
-	return err
-}
-
 func (s *sidecarProcess) startProxy(context.Context) error {
 	c := s.c
 	rules, err := c.compileRules(c.known(), nil)
@@ -340,145 +212,6 @@ func (s *sidecarProcess) serveProxy(l *proxy.Listener, name string) {
 	})
 }
 
-// startAdmin serves the admin API on its socket and on TCP, and there the console too.
-func (s *sidecarProcess) startAdmin(context.Context) error {
-	s.recent = &traffic{take: s.sampleOf}
-	api := admin.New(admin.Options{
-		DB: s.db, Keeper: s.keeper, Log: s.log, UID: ownUID(), Providers: s.c.providers(), AnyHost: s.c.AllowRemote, Version: version, Started: s.started,
-		Stats: s.stats, Traffic: s.recent.now, Metrics: s.shown, Verifier: s.verifier,
-		Consents: s.makeConsents(), ConsentReturn: s.c.GoogleReturnURL, Assistants: s.assistants, Webhooks: s.webhookAPI, Profiles: profiles(s.c),
-		Local: admin.Local{List: s.local.list, Set: s.local.set},
-		Checks: []admin.Check{
-			{Name: "draining", Run: s.checkDraining},
-			{Name: "store", Run: s.db.Ping, Degrades: true},
-			{Name: "change-feed", Run: s.checkFeed, Degrades: true},
-			{Name: "keys", Run: s.checkKeys, Degrades: true, Note: s.keyNote},
-		},
-	})
-	api.Mount(console.New(console.Options{API: api.Inside(), Log: s.log, Titles: titles(s.c.providers()), Open: s.consoleOpen, Stop: s.draining}))
-	s.api = api.Server()
-	s.api.Handler = s.counted(api)
-	s.complete.Store(true)
-	s.stops = append(s.stops, s.stopAdmin)
-	var tcp net.Listener
-	if s.c.AdminListen != "" { // bound before the socket is served, which tells browsers to come back there
-		var err error
-		if tcp, err = s.listenTCP("admin-listen", s.c.AdminListen); err != nil {
-			return err
-		}
-		s.adminTCP = tcp.Addr().String()
-	}
-	if s.c.AdminSocket != "" {
-		l, err := s.listenUnix("admin", s.c.AdminSocket, 0o600, -1)
-		if err != nil {
-			return err
-		}
-		s.serveAdmin(l, "admin unix:"+s.c.AdminSocket)
-	}
-	if tcp != nil {
-		s.serveAdmin(admin.Limited(tcp), "admin "+s.adminTCP)
-	}
-	return nil
-}
-
-// consoleOpen is the token of a console that needs no log-in.
-func (s *sidecarProcess) consoleOpen() string {
-	if t := s.devToken.Load(); t != nil {
-		return *t
-	}
-	return ""
-}
-
-// counted counts the requests of the admin API, for tidy.
-func (s *sidecarProcess) counted(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.ServeHTTP(w, r)
-		if r.URL.Path != "/metrics" || r.Header.Get("Authorization") != "" { // asked for every few seconds, and no secret takes part
-			s.adminCalls.Add(1)
-		}
-	})
-}
-
-func (s *sidecarProcess) serveAdmin(l net.Listener, name string) {
-	s.listeners = append(s.listeners, name)
-	s.owned.Go(func() {
-		if err := s.api.Serve(admin.Wiping(l)); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			s.fail(fmt.Errorf("serving %s: %w", name, err))
-		}
-	})
-}
-
-func (s *sidecarProcess) checkDraining(context.Context) error {
-	select {
-	case <-s.draining:
-		return errors.New("the sidecar is stopping")
-	default:
-		return nil
-	}
-}
-
-func (s *sidecarProcess) checkFeed(context.Context) error {
-	if !s.db.FeedLive() {
-		return errors.New("the change feed is down; cached values are confirmed with the store before they are used")
-	}
-	return nil
-}
-
-// feedStats are how fresh what the sidecar knows of others' changes is; age_ms is null while the feed is down.
-func (s *sidecarProcess) feedStats() map[string]any {
-	f := map[string]any{"live": s.db.FeedLive(), "age_ms": nil}
-	if age, ok := s.db.FeedAge(); ok {
-		f["age_ms"] = age.Milliseconds()
-	}
-	return f
-}
-
-// stats are the running numbers of /api/stats.
-func (s *sidecarProcess) stats() map[string]any {
-	st := s.proxy.Stats()
-	dialled, reused := s.proxy.Dials()
-	all := map[string]any{
-		"cache": s.cache.Stats(),
-		"feed":  s.feedStats(),
-		"usage": s.usage.Stats(),
-		"proxy": map[string]any{
-			"requests": st.Requests.Load(), "refused": st.Refused.Load(), "failed": st.Failed.Load(), "panics": st.Panics.Load(),
-			"dialled": dialled, "reused": reused,
-		},
-	}
-	if s.lastGood != nil {
-		all["last_known_good"] = s.lastGood.Stats()
-	}
-	return all
-}
-
-// checkRows tries to open every credential once, in the background: a key that opens no rows is better known at start than by the
-// first org's request. One that cannot be opened stops nobody else.
-func (s *sidecarProcess) checkRows(ctx context.Context) {
-	var scratch []byte
-	total, bad := 0, 0
-	ids := map[string]int{}
-	err := s.db.EachCredential(ctx, func(c *store.Credential) error {
-		total++
-		secret, buf, err := credential.Open(s.keys, c, scratch[:0])
-		scratch = buf
-		if err != nil {
-			bad++
-			ids[c.KeyID]++
-			return nil
-		}
-		secret.Wipe()
-		return nil
-	})
-	switch {
-	case err != nil && ctx.Err() == nil:
-		s.log.Warn().Err(err).Msg("checking that the keys open the stored credentials could not be finished")
-	case bad > 0:
-		s.log.Error().Int("credentials", total).Int("unreadable", bad).Interface("sealed_with", ids).Str("key_id", s.keys.PrimaryID()).
-			Msg("the keys at hand do not open some stored credentials; their requests get 424 credential_unreadable until the key that sealed them is in the key source")
-	}
-}
-
 // announce is the one line that says what runs where.
 func (s *sidecarProcess) announce() {
 	s.log.Info().Str("version", version).Strs("listeners", s.listeners).Str("store", s.c.Store.String()).Str("key", s.c.Key).
@@ -500,50 +233,6 @@ func (s *sidecarProcess) serveUntil(ctx context.Context) {
 			s.source.lookAgain()
 		}
 	}
-}
-
-// reload takes over what may change while the sidecar runs. A file that is not good changes nothing.
-func (s *sidecarProcess) reload() {
-	notify(daemonReloading())
-	defer notify(daemonReady)
-	next, restart, err := s.c.reload()
-	if err == nil {
-		err = s.apply(next)
-	}
-	if err != nil {
-		s.log.Error().Err(err).Msg("the new configuration is not good; the old one stays")
-		return
-	}
-	e := s.log.Info()
-	if len(restart) > 0 {
-		e = s.log.Warn().Strs("needs_restart", restart)
-	}
-	e.Msg("configuration read anew")
-}
-
-func (s *sidecarProcess) apply(next *Config) error {
-	rules, err := next.compileRules(next.known(), s.proxy.Rules())
-	if err != nil {
-		return err
-	}
-	// What may be refused comes first; the last of it takes the one before back.
-	if s.webhooks != nil {
-		if err := s.webhooks.SetRoutes(next.webhookRoutes()); err != nil {
-			return err
-		}
-	}
-	if err := s.proxy.SetUpstreams(next.Upstreams); err != nil {
-		if s.webhooks != nil {
-			err = errors.Join(err, s.webhooks.SetRoutes(s.c.webhookRoutes()))
-		}
-		return err
-	}
-	s.proxy.SetRules(rules)
-	s.proxy.SetLimits(s.limits(next))
-	s.setStrict(next)
-	setLogLevel(next.LogLevel)
-	s.c = next
-	return nil
 }
 
 // drain lets what is in flight finish: readiness goes first, then new connections, then the rest.
@@ -579,15 +268,6 @@ func (s *sidecarProcess) close() {
 	s.stopTelemetry()
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		s.closers[i]()
-	}
-}
-
-// stopAdmin lets answers of the admin API that are being written end.
-func (s *sidecarProcess) stopAdmin() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if s.api.Shutdown(ctx) != nil {
-		_ = s.api.Close()
 	}
 }
 
