@@ -32,7 +32,7 @@ var elsewhere = []notRun{
 	{"CONTRIBUTING.md", ourOwn, []string{"make help", "make test-short", "make test", "make lint fmt"}},
 	{"bench/README.md", ourOwn, []string{
 		"make bench-quick", "make bench", "make bench-quick ARGS='--scenario hit,webhook --peer nginx'", "make bench-quick ARGS='--scenario hit --profile'",
-		"make bench-compare BASE=before.json", "make microbench",
+		"make bench-compare BASE=before.json", "make microbench", "make soak", "make soak SOAK=10m ARGS='--rate 200'",
 	}},
 	{"examples/README.md", ourOwn, []string{"go test ./..."}},
 	{"docs/performance.md", ourOwn, []string{"make bench-quick", "make bench"}},
@@ -71,6 +71,10 @@ var elsewhere = []notRun{
 		"bin/keyward serve --dev", "cd examples/node && npm ci", "KEYWARD_SOCKET=/path/to/caller.sock KEYWARD_ORG=demo node twilio.mjs",
 		"KEYWARD_TOKEN=kwt… KEYWARD_ORG=demo node twilio.mjs", "cd .. && KEYWARD_SOCKET=/path/to/caller.sock KEYWARD_ORG=demo go run ./go/twilio",
 	}},
+	{"docs/unchanged-apps.md", "runs already, with flags in the place of the file, or needs hosts of one's own: examples/ runs apps through it", []string{
+		"keyward serve --intercept --config /etc/keyward.yaml",
+		"keyward serve --intercept --intercept-passthrough files.example --intercept-passthrough '*.cdn.example:8443'",
+	}},
 	{"docs/voice-agent.md", needsNPM, []string{
 		`bin/keyward serve --webhook-target "unix:$PWD/.keyward/app.sock:/hooks"`, "cd examples/node && npm ci",
 		"export KEYWARD_SOCKET=../../.keyward/caller.sock APP_SOCKET=../../.keyward/app.sock", "node voice-agent.mjs",
@@ -100,6 +104,10 @@ var elsewhere = []notRun{
 	{"docs/production-docker.md", needsHub, []string{
 		"docker buildx build -f deploy/Dockerfile --platform linux/amd64,linux/arm64 -t keyward " +
 			`--build-arg VERSION="$(git describe --tags)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" .`,
+		"for image in golang:1.26.8-bookworm gcr.io/distroless/static-debian12:nonroot; do",
+		"docker buildx imagetools inspect \"$image\" --format '{{.Manifest.Digest}}'", "done",
+		"docker buildx build -f deploy/Dockerfile -t keyward --build-context golang:1.26.8-bookworm=docker-image://golang@sha256:FIRST " +
+			"--build-context gcr.io/distroless/static-debian12:nonroot=docker-image://gcr.io/distroless/static-debian12@sha256:SECOND .",
 		"cd deploy/compose", `echo "POSTGRES_PASSWORD=$(openssl rand -hex 24)" >.env`, "docker compose run --rm keyward keys generate",
 		"docker compose up -d --wait", "docker compose exec -T keyward /keyward credentials set --org acme --provider twilio <acme-twilio.json",
 	}},

@@ -73,6 +73,7 @@ var pages = []page{
 	{doc: "docs/operations.md", before: ready},
 	{doc: "docs/outages.md", serve: serving, before: twilio},
 	{doc: "docs/reference/keys.md", serve: serving, before: twilio},
+	{doc: "docs/unchanged-apps.md", serve: serving + " --intercept", before: twilio},
 	{doc: "docs/verification.md", serve: serving, before: resend},
 }
 
