@@ -149,6 +149,10 @@ func TestLastKnownGoodIsNotForEver(t *testing.T) {
 			t.Errorf("%s: exit code %d: %s", why, s.cmd.ProcessState.ExitCode(), s.log)
 		}
 	}
+	confirmed, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	good, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +164,9 @@ func TestLastKnownGoodIsNotForEver(t *testing.T) {
 	}
 	refused("a damaged file")
 	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, confirmed.ModTime(), confirmed.ModTime()); err != nil { // which says until when it is good
 		t.Fatal(err)
 	}
 	if err := os.Chmod(file, 0o644); err != nil {
