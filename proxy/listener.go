@@ -26,6 +26,7 @@ type Listener struct {
 	free          *sync.Cond // of mu; nil before Serve, beside which Close may be called
 	shut          atomic.Bool
 	last          atomic.Bool // no more connections than those that have been made already
+	queued        time.Time   // when there was no room last; Accept's own
 	full          func()      // told, at most once a second, that descriptors or connections ran out
 }
 
@@ -44,6 +45,7 @@ func (l *Listener) prepare(p *Proxy, full func()) {
 func (l *Listener) Accept() (net.Conn, error) {
 	for wait := 5 * time.Millisecond; ; {
 		if l.crowded() {
+			l.queued = time.Now()
 			l.full()
 			l.mu.Lock()
 			for l.crowded() && !l.shut.Load() && !l.last.Load() {
@@ -73,9 +75,17 @@ func (l *Listener) Accept() (net.Conn, error) {
 				continue
 			}
 		}
+		// Who has left while there was no room is not served: what a crowd leaves behind in the queue would keep all others waiting.
+		if !l.queued.IsZero() && time.Since(l.queued) < longestQueue && cc.gone() {
+			_ = cc.Close()
+			continue
+		}
 		return cc, nil
 	}
 }
+
+// longestQueue is for how long after a crowd the kernel's queue may hold some of it.
+const longestQueue = 10 * time.Second
 
 // finish stops accepting, but for who has connected already: the socket's name goes first, then what waits in its queue is taken.
 func (l *Listener) finish() {

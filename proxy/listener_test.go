@@ -132,6 +132,41 @@ func TestConnectionsAreCapped(t *testing.T) {
 	}
 }
 
+// Who has left while there was no room is not served any more: their requests would be asked of the provider for nobody.
+func TestWhoLeftTheQueueIsNotServed(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			peer := newPeer(t, true)
+			w := newWorld(t, peer.url, func(o *Options) { o.MaxConns = 1 })
+			head := "GET /vapi/x HTTP/1.1\r\n" + orgLine
+			if network == "tcp" {
+				head += "Keyward-Token: " + w.token(store.Token{Name: "app"}) + "\r\n"
+			}
+			ask := func() net.Conn {
+				c := w.dial(network)
+				_, _ = io.WriteString(c, head+"\r\n")
+				return c
+			}
+			first := ask()
+			if _, err := http.ReadResponse(bufio.NewReader(first), nil); err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				_ = ask().Close()
+			}
+			last := ask()
+			_ = first.Close()
+			_ = last.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if resp, err := http.ReadResponse(bufio.NewReader(last), nil); err != nil || resp.StatusCode != 200 {
+				t.Fatalf("who waits is not served: %v %v", resp, err)
+			}
+			if n, _ := peer.count(); n != 2 {
+				t.Errorf("the provider was asked %d times, of which two for somebody", n)
+			}
+		})
+	}
+}
+
 // TestPeerRules: the kernel says who is at the other end of the socket, and the rules what they may.
 func TestPeerRules(t *testing.T) {
 	peer := newPeer(t, true)

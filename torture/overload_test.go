@@ -35,17 +35,15 @@ func TestManySlowConnections(t *testing.T) {
 	if len(before.errors)+len(attacked.errors) > 0 {
 		t.Errorf("good callers saw %d errors before and %d under attack: %v", len(before.errors), len(attacked.errors), worst(append(before.errors, attacked.errors...)))
 	}
-	// On a machine that is shared with the attackers a few milliseconds say nothing; the short form runs on any machine, however busy, and
-	// measures no times.
-	const floor = 20 * time.Millisecond
-	if most := max(2*before.p99(), floor); long && attacked.p99() > most {
+	// The short form runs on any machine, however busy, and measures no times.
+	if most := 2 * before.p99(); long && attacked.p99() > most {
 		t.Errorf("p99 of good callers: %s before, %s under attack; at most %s", before.p99(), attacked.p99(), most)
 	}
 	if long && again > time.Second {
 		t.Errorf("a caller over TCP was served %s after the attack", again)
 	}
 	o.s.mustLive()
-	row(t, "256 descriptors, slow attackers: unix callers without error, p99 at most twice or 20 ms, TCP again within 1 s",
+	row(t, "256 descriptors, slow attackers: unix callers without error, p99 at most twice, TCP again within 1 s",
 		"%d attacks by %d connections at a time (%d reached the sidecar): %d of %d good calls failed, p99 %s → %s, TCP again after %s",
 		o.attacks, many(500, 2000), o.connected, len(attacked.errors), len(attacked.took)+len(attacked.errors), before.p99().Round(10*time.Microsecond),
 		attacked.p99().Round(10*time.Microsecond), again.Round(time.Millisecond))
