@@ -243,6 +243,23 @@ func TestServiceIsAway(t *testing.T) {
 	})
 }
 
+// The deadline that cuts the last attempt short does not take the place of what the service said.
+func TestReasonOutlivesPatience(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	attempts := 0
+	_, err := try(ctx, func(ctx context.Context) ([]byte, error) {
+		if attempts++; attempts == 1 {
+			return nil, unavailable("Vault is sealed: unseal it")
+		}
+		<-ctx.Done()
+		return nil, unavailable(whyNot(ctx.Err()))
+	})
+	if attempts < 2 || err == nil || !strings.Contains(err.Error(), "unseal it") {
+		t.Errorf("after %d attempts: %v", attempts, err)
+	}
+}
+
 // A change that cannot be wrapped, or not unwrapped again, leaves the keyset as it was.
 func TestFailedUpdateChangesNothing(t *testing.T) {
 	fakes(t, func(t *testing.T, f *fake) {

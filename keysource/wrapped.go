@@ -123,18 +123,23 @@ func (s *Source) name() string {
 	return name
 }
 
-// try asks until it is answered, refused or out of patience.
+// try asks until it is answered, refused or out of patience. What cut the last attempt short is only the end of patience: the reason is
+// what the service said before.
 func try(ctx context.Context, ask func(context.Context) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	var reason error
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		out, err := ask(ctx)
 		if err == nil || !errors.Is(err, ErrUnavailable) {
 			return out, err
 		}
+		if reason == nil || ctx.Err() == nil {
+			reason = err
+		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return nil, reason
 		case <-time.After(pause/2 + rand2.N(pause/2)): //nolint:gosec // jitter is no secret
 		}
 	}
