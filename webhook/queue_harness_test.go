@@ -39,7 +39,7 @@ func openStore(t testing.TB, url string) *store.DB {
 // runQueue runs a queue that is in a hurry; change may alter its options.
 func runQueue(t testing.TB, db *store.DB, change ...func(*QueueOptions)) *Queue {
 	t.Helper()
-	o := QueueOptions{Store: db, Keys: queueKeys, Log: zerolog.New(zerolog.NewTestWriter(t)), Backoff: 10 * time.Millisecond, BackoffMax: 40 * time.Millisecond, Timeout: 5 * time.Second, Lease: time.Second}
+	o := QueueOptions{Store: db, Keys: queueKeys, Log: zerolog.New(zerolog.NewTestWriter(t)), Backoff: 10 * time.Millisecond, BackoffMax: 40 * time.Millisecond, Timeout: 30 * time.Second, Lease: 20 * time.Second}
 	for _, f := range change {
 		f(&o)
 	}
@@ -109,7 +109,7 @@ func (a *taker) bodies() (bodies []string) {
 
 func eventually(t testing.TB, what string, true func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !true(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !true(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it never came about: " + what)
 		}

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,10 +58,10 @@ func TestQueueTakesOver(t *testing.T) {
 	if _, err := db.AcceptDelivery(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
+	leasedAt := time.Now()
 	if leased, err := db.LeaseDeliveries(t.Context(), "a dead sidecar", a.url, 1, 400*time.Millisecond); err != nil || len(leased) != 1 {
 		t.Fatal(leased, err)
 	}
-	leasedAt := time.Now()
 	runQueue(t, db, func(o *QueueOptions) { o.Poll = 20 * time.Millisecond })
 	isDone(t, db, d, store.Delivered)
 	if waited := time.Since(leasedAt); waited < 380*time.Millisecond || state(t, db, d.ID).Attempts != 2 {
@@ -71,8 +72,8 @@ func TestQueueTakesOver(t *testing.T) {
 // A lease shorter than the attempt is kept by its heartbeat.
 func TestQueueKeepsItsLeases(t *testing.T) {
 	db := openStore(t, stores["sqlite"](t))
-	a := newTaker(t, func(taken, int) int { time.Sleep(1500 * time.Millisecond); return 200 })
-	change := func(o *QueueOptions) { o.Lease, o.Poll = 600*time.Millisecond, 20*time.Millisecond }
+	a := newTaker(t, func(taken, int) int { time.Sleep(5 * time.Second / 2); return 200 })
+	change := func(o *QueueOptions) { o.Lease, o.Poll = 2*time.Second, 20*time.Millisecond } // a busy machine may stall for three of its four quarters
 	q := runQueue(t, db, change)
 	runQueue(t, db, change)
 	isDone(t, db, take(t, q, a.url, "", "x"), store.Delivered)
@@ -96,6 +97,7 @@ func TestQueueStops(t *testing.T) {
 	eventually(t, "it is under way", func() bool { return len(a.all()) == 1 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- q.Shutdown(context.Background()) }()
+	eventually(t, "it stops", q.stopping)
 	time.Sleep(50 * time.Millisecond)
 	close(hold)
 	if err := <-stopped; err != nil {
@@ -106,9 +108,12 @@ func TestQueueStops(t *testing.T) {
 	}
 
 	// Cut off, it is given back: the next start has it at once, and all its attempts.
+	cut := make(chan struct{})
+	release := sync.OnceFunc(func() { close(cut) })
+	defer release()
 	stuck := newTaker(t, func(_ taken, nth int) int {
 		if nth == 1 {
-			time.Sleep(700 * time.Millisecond)
+			<-cut
 		}
 		return 200
 	})
@@ -120,6 +125,7 @@ func TestQueueStops(t *testing.T) {
 	if err := q.Shutdown(ctx); err == nil {
 		t.Error("nothing was cut off")
 	}
+	release()
 	runQueue(t, db)
 	isDone(t, db, d, store.Delivered)
 	if got := state(t, db, d.ID); got.Attempts != 1 {
