@@ -140,7 +140,7 @@ func TestCutAudioIsNoWholeAnswer(t *testing.T) {
 		t.Error("a cut answer came as a whole one")
 	}
 	w.app.answers(nil)
-	for range 100 { // the message is forgotten once the connection is gone
+	for range 1000 { // the message is forgotten once the connection is gone
 		if w.post("/webhooks/vapi/acme", request("voice-request", ""), acmeSecret).status == 200 {
 			return
 		}
@@ -156,12 +156,12 @@ func TestAppThatIsSlow(t *testing.T) {
 	w.app.answers(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done(); close(gone) })
 	began := time.Now()
 	w.refuses(w.post("/webhooks/vapi/acme", request("assistant-request", ""), acmeSecret), 504, "target_timeout")
-	if took := time.Since(began); took < 250*time.Millisecond || took > 2*time.Second {
+	if took := time.Since(began); took < 250*time.Millisecond || took > 8*time.Second {
 		t.Errorf("took %s", took)
 	}
 	select {
 	case <-gone:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the app was not told that nobody waits any more")
 	}
 	w.app.answers(nil)
