@@ -187,7 +187,7 @@ func TestSubprotocolsWithACredential(t *testing.T) {
 	is("deepgram", "other, token, KEY, last", "other, last")
 	is("deepgram", "token, token", "")
 	is("deepgram", "token", "")
-	is("deepgram", "token, , KEY", "") // an empty item is none (RFC 9110, section 5.6.1.2)
+	is("deepgram", "token, , KEY", "")                         // an empty item is none (RFC 9110, section 5.6.1.2)
 	is("deepgram", "token\r\nSec-WebSocket-Protocol: KEY", "") // one list, on two lines (RFC 6455, section 11.3.4)
 	is("deepgram", "other, token\r\nX-Other: a\r\nSec-WebSocket-Protocol: KEY, last", "other|last")
 	is("deepgram", "token,\r\nSec-WebSocket-Protocol: , KEY", "")
