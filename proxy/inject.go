@@ -70,13 +70,14 @@ func (p *Proxy) appendHead(b []byte, c *call, r *provider.Request) []byte {
 	b = append(b, " HTTP/1.1\r\nHost: "...)
 	b = append(b, r.Host...)
 	b = append(b, "\r\n"...)
+	awaitsKey := false // a subprotocol that was left out is followed by its credential, maybe on a further line
 	for i := range h.fields[:h.n] {
 		f := &h.fields[i]
 		if p.stays(h, f.name) || c.traced && c.retraces(f.name) || c.readable && (equalFold(f.name, "accept-encoding") || equalFold(f.name, "range")) {
 			continue
 		}
 		if auth := c.route.provider.AuthSubprotocols; auth != nil && equalFold(f.name, subprotocol) {
-			b = appendSubprotocols(b, f, auth)
+			b, awaitsKey = appendSubprotocols(b, f, auth, awaitsKey)
 			continue
 		}
 		b = append(b, f.name...)
@@ -117,9 +118,10 @@ func (p *Proxy) appendHead(b []byte, c *call, r *provider.Request) []byte {
 
 const subprotocol = "sec-websocket-protocol"
 
-// appendSubprotocols appends a line with the subprotocols of f in which no provider would read a credential; none if none is left.
-func appendSubprotocols(b []byte, f *field, auth []string) []byte {
-	start, skip, any := len(b), false, false
+// appendSubprotocols appends a line with the subprotocols of f in which no provider would read a credential; none if none is left. skip says
+// whether the first one is the credential of the line before, and then whether that of the next line is: the lines are one list.
+func appendSubprotocols(b []byte, f *field, auth []string, skip bool) ([]byte, bool) {
+	start, any := len(b), false
 	b = append(append(b, f.name...), ':')
 	for rest := f.value; ; {
 		item := rest
@@ -128,9 +130,11 @@ func appendSubprotocols(b []byte, f *field, auth []string) []byte {
 			item, rest = rest[:i], rest[i+1:]
 		}
 		item = trimSpace(item)
-		if kind := authSubprotocol(item, auth); skip || kind > 0 {
+		switch kind := authSubprotocol(item, auth); {
+		case len(item) == 0:
+		case skip || kind > 0:
 			skip = kind == 2 && !skip
-		} else if len(item) > 0 {
+		default:
 			if any {
 				b = append(b, ',')
 			}
@@ -141,9 +145,9 @@ func appendSubprotocols(b []byte, f *field, auth []string) []byte {
 		}
 	}
 	if !any {
-		return b[:start]
+		return b[:start], skip
 	}
-	return append(b, "\r\n"...)
+	return append(b, "\r\n"...), skip
 }
 
 // authSubprotocol is 1 for a subprotocol that holds a credential, 2 for one that is followed by it.

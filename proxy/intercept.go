@@ -26,6 +26,7 @@ type via struct {
 	host      string // as in the certificate and in Host
 	authority string // the same with its port
 	org       string // that CONNECT named; empty: none
+	assistant string // the same; whose it is, each request asks anew
 	token     [32]byte
 	byToken   bool
 	cert      *tls.Certificate
@@ -74,7 +75,7 @@ func (p *Proxy) decideConnect(c *call) *refusal {
 	for _, rule := range c.rules() {
 		switch {
 		case rule == nil:
-		case v.org != "" && !rule.AllowsOrg(c.org):
+		case len(c.org) > 0 && !rule.AllowsOrg(c.org):
 			return refuseOrg
 		case !rule.AllowsProvider(u.provider.Name):
 			return refuseProvider
@@ -113,7 +114,10 @@ func (p *Proxy) orgOfConnect(c *call, v *via) *refusal {
 		return nil
 	}
 	bad := p.orgOf(c)
-	v.org = string(c.org)
+	v.assistant = string(h.assistant)
+	if c.route.org != nil || h.org != nil {
+		v.org = string(c.org)
+	}
 	return bad
 }
 

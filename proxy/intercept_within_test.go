@@ -61,6 +61,40 @@ func TestARevokedTokenEndsWithinConnect(t *testing.T) {
 	}
 }
 
+// TestAnAssistantWithinConnectIsWhoseItIsNow: one that CONNECT has named is looked up for each request, as it is without a tunnel.
+func TestAnAssistantWithinConnectIsWhoseItIsNow(t *testing.T) {
+	up := newPeer(t, true)
+	i := newInterceptor(t, up.url)
+	c := i.within("unix", "api.resend.com", "Keyward-Assistant: asst_1\r\n")
+	const request = "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"
+	is := func(key string) {
+		t.Helper()
+		if resp := ask(t, c, request); resp.StatusCode != 200 || bodyOf(resp) != "ok" {
+			t.Fatal(resp.Status)
+		}
+		if a := headerOf(up.last(), "Authorization"); a != "Bearer "+key {
+			t.Errorf("went out with %q", a)
+		}
+	}
+	maps := func(a *store.Assistant) {
+		i.rows.mu.Lock()
+		defer i.rows.mu.Unlock()
+		i.rows.assistants["asst_1"] = a
+	}
+	is("re_acme_0123456789")
+	maps(&store.Assistant{ID: "asst_1", Org: "globex"})
+	is("re_globex_0123456789")
+	if resp := ask(t, c, strings.Replace(request, "\r\n\r\n", "\r\nKeyward-Org: acme\r\n\r\n", 1)); problemCode(resp) != "org_conflict" {
+		t.Error(resp.Status)
+	} else {
+		_ = bodyOf(resp)
+	}
+	maps(nil)
+	if resp := ask(t, c, request); problemCode(resp) != "unknown_assistant" {
+		t.Error(resp.Status)
+	}
+}
+
 // TestRulesHoldWithinConnect: route and rate are asked of each request.
 func TestRulesHoldWithinConnect(t *testing.T) {
 	i := newInterceptor(t, newPeer(t, true).url)

@@ -84,6 +84,9 @@ func (p *Proxy) mint(c *call) *refusal {
 	if bad != nil {
 		return bad
 	}
+	if bad := p.lookAgain(c, time.Now()); bad != nil { // the body may have come slowly
+		return bad
+	}
 	most := c.route.mint.Longest
 	for _, rule := range [...]*caller.Rule{c.rule, c.narrow} {
 		if rule == nil {
@@ -172,9 +175,6 @@ func (m *mintRoute) grantedBy(rule *caller.Rule, order *provider.Order) *refusal
 // sign opens the credential and signs the token, of which nothing but itself is left in memory. most is what the caller's rules say of its
 // life; the credential may say less.
 func (p *Proxy) sign(c *call, order *provider.Order, most time.Duration) (t signed, bad *refusal) {
-	if bad := p.lookAgain(c, time.Now()); bad != nil { // the body may have come slowly
-		return t, bad
-	}
 	c.makeRoom()
 	defer c.wipe()
 	s, bad := c.open()

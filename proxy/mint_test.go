@@ -174,6 +174,39 @@ func TestMintingThatWaitsForContinue(t *testing.T) {
 	m.refused("no credential", m.raw("unix", fmt.Sprintf(head, "nobody")), 424, "credential_missing", "")
 }
 
+// Who is revoked while the body of an order comes, or that of any request, gets nothing for it any more.
+func TestARevokedCallerDoesNotGoOnWithItsBody(t *testing.T) {
+	up := newPeer(t, true)
+	m := newMintWorld(t, up.url)
+	for _, path := range []string{mintVapi, "/vapi/assistant"} {
+		token := m.token(store.Token{Name: "worker"})
+		c := m.dial("tcp")
+		br := bufio.NewReader(c)
+		send := func(text string) *http.Response {
+			t.Helper()
+			if _, err := io.WriteString(c, text); err != nil {
+				t.Fatal(err)
+			}
+			r, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		if r := send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: acme\r\nKeyward-Token: " + token + "\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"); r.StatusCode != 100 {
+			t.Fatalf("%s: %s", path, r.Status)
+		}
+		m.rows.mu.Lock()
+		delete(m.rows.tokens, caller.HashToken([]byte(token)))
+		m.rows.mu.Unlock()
+		time.Sleep(400 * time.Millisecond) // a body that comes slowly
+		m.refused(path, send("{}"), 401, "caller_unauthenticated", "")
+	}
+	if n, _ := up.count(); n > 0 || len(m.events) > 0 {
+		t.Errorf("%d requests arrived, recorded: %v", n, m.events)
+	}
+}
+
 // No rule, and no credential, is outlived by a token.
 func TestNoTokenOutlivesItsCap(t *testing.T) {
 	m := newMintWorld(t, "")

@@ -187,6 +187,11 @@ func TestSubprotocolsWithACredential(t *testing.T) {
 	is("deepgram", "other, token, KEY, last", "other, last")
 	is("deepgram", "token, token", "")
 	is("deepgram", "token", "")
+	is("deepgram", "token, , KEY", "")                         // an empty item is none (RFC 9110, section 5.6.1.2)
+	is("deepgram", "token\r\nSec-WebSocket-Protocol: KEY", "") // one list, on two lines (RFC 6455, section 11.3.4)
+	is("deepgram", "other, token\r\nX-Other: a\r\nSec-WebSocket-Protocol: KEY, last", "other|last")
+	is("deepgram", "token,\r\nSec-WebSocket-Protocol: , KEY", "")
+	is("openai", "realtime\r\nSec-WebSocket-Protocol: openai-insecure-api-key.sk", "realtime")
 	is("openai", "realtime, OpenAI-Insecure-API-Key.sk, openai-beta.realtime-v1", "realtime, openai-beta.realtime-v1")
 	is("openai", "token, KEY", "token, KEY") // nothing that it reads
 	is("elevenlabs", "convai", "convai")

@@ -23,22 +23,27 @@ func PublicOnly(_, address string, _ syscall.RawConn) error {
 }
 
 // notPublic are the IANA special-purpose registries' blocks that no provider is reached at, besides those that net/netip knows. Those that
-// hold an IPv4 address within them (NAT64, 6to4, Teredo) could lead anywhere.
+// hold an IPv4 address within them (NAT64, 6to4, Teredo) could lead anywhere. Of IPv6, what lies outside of global never is: nobody was given
+// any of it, and some of it holds IPv4 addresses too (RFC 2765's ::ffff:0:0:0/96).
 var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
 	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
-	netip.MustParsePrefix("5f00::/16"), netip.MustParsePrefix("fec0::/10"),
 	netip.MustParsePrefix("168.63.129.16/32"), // Azure serves metadata at it
 }
+
+// global is all of IPv6 that addresses of the public internet are given out of (IANA's IPv6 address space registry).
+var global = netip.MustParsePrefix("2000::/3")
 
 func isPublic(a netip.Addr) bool {
 	if a.Zone() != "" {
 		return false
 	}
 	a = a.Unmap()
+	if a.Is6() && !global.Contains(a) {
+		return false
+	}
 	if !a.IsGlobalUnicast() || a.IsPrivate() { // not loopback, link-local (metadata services), multicast, unspecified
 		return false
 	}

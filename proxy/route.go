@@ -295,7 +295,11 @@ func (p *Proxy) orgOf(c *call) *refusal {
 	if c.at.Org != "" && !agree(bytesOf(c.at.Org)) {
 		return refuseOrgConflict
 	}
-	for _, id := range [...][]byte{h.assistant, c.route.assistant} {
+	ids := [...][]byte{h.assistant, c.route.assistant, nil}
+	if v := c.conn.via; v != nil && v.assistant != "" {
+		ids[2] = bytesOf(v.assistant)
+	}
+	for _, id := range ids {
 		if id == nil {
 			continue
 		}

@@ -55,11 +55,22 @@ func room(b []byte, n int) []byte {
 }
 
 // lookAgain looks the credential up once more when it was a while ago: a body that came slowly, or a provider that was slow to connect to,
-// must not have a revoked credential used.
+// must not have a revoked credential used. The same goes for who calls: the rules and tokens of that moment count.
 func (p *Proxy) lookAgain(c *call, now time.Time) *refusal {
 	const fresh = 300 * time.Millisecond
 	if now.Sub(c.looked) < fresh {
 		return nil
+	}
+	if bad := p.authenticate(c); bad != nil {
+		return bad
+	}
+	for _, rule := range c.rules() {
+		if rule == nil {
+			continue
+		}
+		if bad := permits(rule, c); bad != nil {
+			return bad
+		}
 	}
 	hit := c.hit
 	bad := p.look(c, now)
