@@ -181,6 +181,7 @@ func (d *doctor) examine(ctx context.Context) []finding {
 		{"key source and store", d.checkStorage},
 		{"sockets", d.checkSockets},
 		{"listeners", d.checkListeners},
+		{"interception CA", d.checkCA},
 		{"limits", d.checkLimits},
 		{"upstreams", d.checkUpstreams},
 		{"targets", d.checkTargets},
