@@ -160,6 +160,21 @@ func TestProvidersSayWhatACredentialNeeds(t *testing.T) {
 	}
 }
 
+func TestProvidersSayWhichTokensAreMinted(t *testing.T) {
+	s := newServer(t, sqliteURL(t))
+	got := map[string]string{}
+	for _, item := range s.must(200, "GET", "/api/providers", "").object(t)["items"].([]any) {
+		p := item.(map[string]any)
+		for _, m := range p["mints"].([]any) {
+			m := m.(map[string]any)
+			got[p["name"].(string)] = fmt.Sprint(m["name"], m["needs"], m["grants"], m["help"] != "")
+		}
+	}
+	if len(got) != 2 || !strings.HasPrefix(got["twilio"], "twilio-access-token[account_sid api_key_sid api_key_secret] [voice video chat") || !strings.HasPrefix(got["vapi"], "vapi-jwt") {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestStats(t *testing.T) {
 	half, ms := 0.5, 12.5
 	s := newServer(t, sqliteURL(t), func(o *Options) {

@@ -19,7 +19,8 @@ type integration struct {
 	Fields            map[string]any `json:"fields"`
 	Version           int64          `json:"version"`
 	IsActive          bool           `json:"is_active"`
-	Unreadable        bool           `json:"unreadable,omitempty"` // no key at hand opens it, so fields is empty
+	Unreadable        bool           `json:"unreadable,omitempty"`   // no key at hand opens it, so fields is empty
+	Unconfigured      bool           `json:"unconfigured,omitempty"` // no such provider is configured any more: it can be deleted
 	LastVerifiedAt    *time.Time     `json:"last_verified_at"`
 	VerificationError *string        `json:"verification_error"`
 	Verification      *string        `json:"verification"`           // what the provider said then: valid, valid_restricted or invalid
@@ -42,11 +43,15 @@ func (a *API) show(row *store.Credential) integration {
 	a.showVerification(&s, row)
 	values, err := a.o.Keeper.Read(row)
 	p := a.o.Providers.Named(row.Provider)
-	if err != nil || p == nil {
-		s.Unreadable = true
+	s.Unreadable, s.Unconfigured = err != nil, p == nil
+	if err != nil {
 		return s
 	}
 	defer values.Wipe()
+	if p == nil {
+		s.Fields = values.Concealed() // nobody says any more which of them are secret
+		return s
+	}
 	s.Fields = p.Masked(values)
 	if p.Consent != nil && values[p.Exchange.RefreshField].Text == "" {
 		s.Reconnect = connectPath(row.Ref) // the org has yet to consent
@@ -123,7 +128,7 @@ func (a *API) integrations(ctx context.Context, by store.Actor, org, after strin
 }
 
 func (a *API) showIntegration(c *call) error {
-	ref, _, err := c.ref()
+	ref, err := c.storedRef(a.o.DB)
 	if err != nil {
 		return err
 	}
@@ -225,7 +230,7 @@ func (a *API) changed(c *call, row *store.Credential, err error, ifVersion *int6
 }
 
 func (a *API) deleteIntegration(c *call) error {
-	ref, _, err := c.ref()
+	ref, err := c.storedRef(a.o.DB)
 	if err != nil {
 		return err
 	}

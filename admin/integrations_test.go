@@ -11,6 +11,7 @@ import (
 
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 )
@@ -323,4 +324,41 @@ func TestStoreThatIsGone(t *testing.T) {
 			t.Error("no Retry-After")
 		}
 	}
+}
+
+// TestAProviderThatLeftTheConfiguration: what is stored for it is still shown, by the names of its fields alone, and can be deleted; nothing
+// else can be done with it.
+func TestAProviderThatLeftTheConfiguration(t *testing.T) {
+	engines(t, func(t *testing.T, url string) {
+		s := newServer(t, url)
+		gone, problems := (&provider.Custom{Name: "acme_api", Hosts: []string{"api.acme.example"}}).Make(provider.All)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		const secret, at = "sk-acme-0123456789abcdef", "/api/orgs/acme/integrations/acme_api"
+		values, problems := gone.Parse([]byte(`{"api_key":"` + secret + `"}`))
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		before := &credential.Keeper{DB: s.db, Keys: s.keeper.Keys, Providers: provider.Set{gone}}
+		ref := store.Ref{Org: "acme", Provider: gone.Name}
+		if _, err := before.Put(t.Context(), store.Actor{Name: "test", From: "process"}, ref, values, credential.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range []answer{s.must(200, "GET", at, ""), s.must(200, "GET", "/api/orgs/acme/integrations", "")} {
+			if !strings.Contains(a.body, `"fields":{"api_key":"…"},`) || !strings.Contains(a.body, `"unconfigured":true`) || strings.Contains(a.body, "cdef") {
+				t.Errorf("shows %s", a.body)
+			}
+		}
+		for method, body := range map[string]string{"PUT": `{"credentials":{"api_key":"` + secret + `"}}`, "PATCH": `{"is_active":false}`} {
+			if p := s.refuse(404, "unknown_provider", method, at, body); !strings.Contains(p.Detail, "deleted") {
+				t.Errorf("%s does not say what can be done: %s", method, p.Detail)
+			}
+		}
+		s.refuse(404, "unknown_provider", "POST", at+"/verify", "")
+		s.refuse(404, "unknown_provider", "DELETE", "/api/orgs/globex/integrations/acme_api", "")
+		s.refuse(412, "version_conflict", "DELETE", at, "", `If-Match: "7"`)
+		s.must(204, "DELETE", at, "", `If-Match: "1"`)
+		s.refuse(404, "unknown_provider", "GET", at, "")
+	})
 }

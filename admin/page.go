@@ -3,7 +3,7 @@ package admin
 import (
 	"cmp"
 	"encoding/json"
-	"net/http"
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
@@ -88,9 +88,30 @@ func (c *call) ref() (store.Ref, *provider.Provider, error) {
 	}
 	p := c.providers.Named(c.r.PathValue("provider"))
 	if p == nil {
-		return store.Ref{}, nil, &Problem{Status: http.StatusNotFound, Code: "unknown_provider", Detail: "there is no such provider: GET /api/providers lists them"}
+		return store.Ref{}, nil, problemUnknownProvider
 	}
 	return store.Ref{Org: org, Provider: p.Name}, p, nil
+}
+
+// storedRef is ref for what needs no provider but only its row: the configuration may have lost the provider since. There being none
+// is problemUnknownProvider, as for any other name.
+func (c *call) storedRef(db *store.DB) (store.Ref, error) {
+	ref, _, err := c.ref()
+	if !errors.Is(err, problemUnknownProvider) {
+		return ref, err
+	}
+	org, err := c.org()
+	name := c.r.PathValue("provider")
+	if err != nil || !provider.IsCustomName(name) {
+		return store.Ref{}, cmp.Or(err, error(problemUnknownProvider))
+	}
+	ref = store.Ref{Org: org, Provider: name}
+	if _, _, err := db.Credential(c.r.Context(), ref); errors.Is(err, store.ErrNotFound) {
+		return store.Ref{}, problemUnknownProvider
+	} else if err != nil {
+		return store.Ref{}, err
+	}
+	return ref, nil
 }
 
 // ifVersion reads the precondition of a write: the version that If-Match names, 0 for If-None-Match: *, nil for none.

@@ -47,6 +47,7 @@ var (
 	problemHost            = &Problem{Status: http.StatusForbidden, Code: "host_forbidden", Detail: "Host is neither loopback nor the address that was dialled"}
 	problemBrowser         = &Problem{Status: http.StatusForbidden, Code: "browser_request", Detail: "requests made by other web pages are refused"}
 	problemOrgRequired     = &Problem{Status: http.StatusBadRequest, Code: "org_required", Detail: "this path is short for the org of an org-bound token; an operator names the org: /api/orgs/ORG/integrations"}
+	problemUnknownProvider = &Problem{Status: http.StatusNotFound, Code: "unknown_provider", Detail: "there is no such provider: GET /api/providers lists them; what is stored for one that left the configuration can be shown and deleted, and nothing else"}
 	problemNoRoute         = &Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such path"}
 	problemMethod          = &Problem{Status: http.StatusMethodNotAllowed, Code: "method_not_allowed", Detail: "the path has no such method; Allow lists those it has"}
 	problemBodySize        = &Problem{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: "the body is over 1 MiB"}
@@ -63,7 +64,7 @@ var sentinels = []struct {
 	{store.ErrNotFound, &Problem{Status: http.StatusNotFound, Code: "not_found", Detail: "there is no such thing"}},
 	{store.ErrConflict, problemBusy},
 	{store.ErrUnavailable, &Problem{Status: http.StatusServiceUnavailable, Code: "store_unavailable", Detail: "the store cannot be reached; nothing was changed", retryAfter: 1}},
-	{credential.ErrUnknownProvider, &Problem{Status: http.StatusNotFound, Code: "unknown_provider", Detail: "there is no such provider: GET /api/providers lists them"}},
+	{credential.ErrUnknownProvider, problemUnknownProvider},
 	{credential.ErrState, problemConsentUnknown},
 	{credential.ErrDenied, problemConsentDenied},
 	{credential.ErrCode, problemConsentCode},

@@ -12,6 +12,15 @@ type providerItem struct {
 	Title  string      `json:"title"`
 	Hosts  []string    `json:"hosts"`
 	Fields []fieldItem `json:"fields"`
+	Mints  []mintItem  `json:"mints"` // never null
+}
+
+// A mintItem is a kind of token that POST /keyward/mint/NAME makes of the provider's credential.
+type mintItem struct {
+	Name   string   `json:"name"`
+	Help   string   `json:"help"`
+	Needs  []string `json:"needs"` // fields of the credential
+	Grants []string `json:"grants"`
 }
 
 // A fieldItem is one field of a credential as it is shown: what a form needs to know.
@@ -44,9 +53,20 @@ func (a *API) listProviders(c *call) error {
 	}
 	items := make([]providerItem, len(a.o.Providers))
 	for i, p := range a.o.Providers {
-		items[i] = providerItem{p.Name, p.Title, p.Hosts, showFields(p.Fields)}
+		items[i] = providerItem{p.Name, p.Title, p.Hosts, showFields(p.Fields), showMints(p.Mints)}
 	}
 	return c.json(http.StatusOK, page{items, ""})
+}
+
+func showMints(mints []*provider.Mint) []mintItem {
+	items := make([]mintItem, len(mints))
+	for i, m := range mints {
+		items[i] = mintItem{m.Name, m.Help, m.Needs, make([]string, len(m.Grants))}
+		for j := range m.Grants {
+			items[i].Grants[j] = m.Grants[j].Name
+		}
+	}
+	return items
 }
 
 func showFields(fields []provider.Field) []fieldItem {

@@ -46,6 +46,9 @@ var (
 // maxHeaderName is the longest name that the proxy's set of dropped headers has room for.
 const maxHeaderName = 39
 
+// IsCustomName says whether a Custom could have the name.
+func IsCustomName(name string) bool { return customName.MatchString(name) }
+
 // Make is the provider, unless something is wrong: a FieldError's Field is the key in the file. taken are the providers that there are.
 func (c *Custom) Make(taken Set) (*Provider, []FieldError) {
 	var errs []FieldError
@@ -53,7 +56,7 @@ func (c *Custom) Make(taken Set) (*Provider, []FieldError) {
 		errs = append(errs, FieldError{field, fmt.Sprintf(format, args...)})
 	}
 	switch {
-	case !customName.MatchString(c.Name):
+	case !IsCustomName(c.Name):
 		bad("name", "must be a lower-case letter, then up to 31 of a-z 0-9 _")
 	case slices.Contains(reservedNames, c.Name):
 		bad("name", "means something else in a path; choose another")

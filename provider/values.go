@@ -174,6 +174,15 @@ func (p *Provider) Masked(v Values) map[string]any {
 	return m
 }
 
+// Concealed are the names of the fields alone, for values of a provider that is not configured any more.
+func (v Values) Concealed() map[string]any {
+	m := make(map[string]any, len(v))
+	for name := range v {
+		m[name] = "…"
+	}
+	return m
+}
+
 func mask(secret string) string {
 	if utf8.RuneCountInString(secret) < minShown {
 		return "…"

@@ -34,6 +34,7 @@ type integration struct {
 	Version           int64          `json:"version"`
 	IsActive          bool           `json:"is_active"`
 	Unreadable        bool           `json:"unreadable"`
+	Unconfigured      bool           `json:"unconfigured"`
 	LastVerifiedAt    *time.Time     `json:"last_verified_at"`
 	VerificationError *string        `json:"verification_error"`
 	Verification      *string        `json:"verification"`
@@ -45,6 +46,8 @@ type integration struct {
 
 func (i integration) state() string {
 	switch {
+	case i.Unconfigured:
+		return "unconfigured"
 	case i.Unreadable:
 		return "unreadable"
 	case i.IsActive:

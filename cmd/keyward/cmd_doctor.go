@@ -157,7 +157,7 @@ func configFindings(c *Config) []finding {
 	if _, err := c.compileRules(c.known(), nil); err != nil {
 		all = append(all, fail("callers", err.Error(), "correct callers: in "+c.Config))
 	} else if len(c.Callers) > 0 {
-		all = append(all, ok("callers", "%d rules", len(c.Callers)))
+		all = append(all, ok("callers", "%s", counted(len(c.Callers), "rule")))
 	} else {
 		all = append(all, ok("callers", "no rules: uid %d over the socket, for every org; over TCP a token is needed", ownUID()))
 	}
@@ -181,6 +181,7 @@ func (d *doctor) examine(ctx context.Context) []finding {
 		{"key source and store", d.checkStorage},
 		{"sockets", d.checkSockets},
 		{"listeners", d.checkListeners},
+		{"interception CA", d.checkCA},
 		{"limits", d.checkLimits},
 		{"upstreams", d.checkUpstreams},
 		{"targets", d.checkTargets},

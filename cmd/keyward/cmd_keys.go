@@ -92,7 +92,7 @@ func (k *keyCommand) update(ctx context.Context, change func(*seal.Keyring) erro
 // A keyItem is a key as it is listed: never the key itself.
 type keyItem struct {
 	ID        string     `json:"id"`
-	State     string     `json:"state"` // missing: rows are sealed by it, and the source has no such key
+	State     string     `json:"state"` // missing: rows are sealed by it, and the source has no such key; retired: only sidecars still have it
 	CreatedAt *time.Time `json:"created_at"`
 	Rows      *int64     `json:"rows"`     // sealed by it; null: the store was not asked
 	Seals     *int64     `json:"seals"`    // about how often it has sealed
@@ -136,7 +136,11 @@ func keyItems(keys *seal.Keyring, counts []store.SealCount, sidecars []store.Sid
 	}
 	for _, s := range sidecars {
 		for _, id := range s.Keys {
-			*at(id).Sidecars++
+			item := at(id)
+			*item.Sidecars++
+			if item.State == "missing" && *item.Rows == 0 {
+				item.State = "retired" // nothing needs it: the sidecar has yet to read the source again, or has another one
+			}
 		}
 	}
 	return items

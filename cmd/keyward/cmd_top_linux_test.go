@@ -46,7 +46,7 @@ func TestTopShowsOneSnapshotWhereThereIsNoTerminal(t *testing.T) {
 		t.Errorf("%d providers", len(shot.Traffic.Providers))
 	}
 	out := s.must("", "top")
-	if !strings.Contains(out, "PROVIDER") || !regexp.MustCompile(`stored +1 credentials +1 orgs`).MatchString(out) || strings.Contains(out, "\x1b") {
+	if !strings.Contains(out, "PROVIDER") || !regexp.MustCompile(`stored +1 credential +1 org `).MatchString(out) || strings.Contains(out, "\x1b") {
 		t.Errorf("%q", out)
 	}
 }

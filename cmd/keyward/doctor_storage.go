@@ -72,7 +72,7 @@ func (d *doctor) keyFindings(keys *seal.Keyring, err error, s storeState) []find
 	case err != nil:
 		return []finding{fail(name, err.Error(), "put a good keyset there: keyward keys list reads it, docs/reference/keys.md has its form")}
 	}
-	saw := fmt.Sprintf("%s: %d keys, %s seals", source, len(keys.Keys()), keys.PrimaryID())
+	saw := fmt.Sprintf("%s: %s, %s seals", source, counted(len(keys.Keys()), "key"), keys.PrimaryID())
 	if path := source.Path(); path != "" {
 		if f := ownerFinding(name, path); f != nil {
 			return []finding{*f}

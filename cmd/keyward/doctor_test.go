@@ -466,7 +466,7 @@ func TestDoctorNamesAKeyServiceThatIsAway(t *testing.T) {
 	p.set("--key", source(filepath.Join(p.dir, "wrapped.json")))
 	p.names("key source", isFail, "is missing", "keyward keys generate", vaultToken)
 	mustKeys(t, vaultToken, "generate", "--key", source(filepath.Join(p.dir, "wrapped.json")))
-	p.names("key source", isOK, "1 keys", "", vaultToken)
+	p.names("key source", isOK, "1 key,", "", vaultToken)
 	away.Store(true)
 	p.names("key source", isFail, "sealed", "reaches the key management service", vaultToken)
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/seal"
+	"github.com/keyward/keyward/store"
 )
 
 // keysCommand runs keyward keys as a process of its own; args are program's.
@@ -359,5 +361,18 @@ func TestKMSAway(t *testing.T) {
 		if got, err := s.call(c, org); got != want {
 			t.Errorf("%s: %q, %v", org, got, err)
 		}
+	}
+}
+
+// TestARetiredKeyIsNotMissing: right after keys retire the sidecars still have the key, which no row needs.
+func TestARetiredKeyIsNotMissing(t *testing.T) {
+	keys := seal.Generate()
+	defer keys.Wipe()
+	states := map[string]string{}
+	for _, item := range keyItems(keys, []store.SealCount{{KeyID: "lost", Rows: 2}}, []store.Sidecar{{Keys: []string{keys.PrimaryID(), "old", "lost"}}}, true) {
+		states[item.ID] = item.State
+	}
+	if len(states) != 3 || states["old"] != "retired" || states["lost"] != "missing" || states[keys.PrimaryID()] != "primary" {
+		t.Errorf("%v", states)
 	}
 }

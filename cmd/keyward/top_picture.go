@@ -78,7 +78,7 @@ func (t *snapshot) picture(columns int) [][]span {
 			figure(strconv.FormatInt(t.Proxy["requests"], 10), "in all")),
 		row("cache", figure(hits, "hit"), figure(strconv.FormatInt(t.Cache.Entries, 10), "held")),
 		row("webhooks", figure(strconv.FormatInt(t.Webhooks.Pending, 10), "waiting"), figureIf(float64(t.Webhooks.Dead), alarm, "", "dead")),
-		row("stored", figure(strconv.FormatInt(stored, 10), "credentials"), figure(strconv.FormatInt(t.Orgs, 10), "orgs"),
+		row("stored", figure(strconv.FormatInt(stored, 10), nouns(int(stored), "credential")), figure(strconv.FormatInt(t.Orgs, 10), nouns(int(t.Orgs), "org")),
 			figureIf(float64(t.Credentials.Disabled), warning, "", "disabled")),
 		nil,
 	}
