@@ -195,3 +195,30 @@ func TestTypeOfAList(t *testing.T) {
 		t.Errorf("%+v", said)
 	}
 }
+
+// While a secret is being replaced, a delivery is signed with both. A copy that lacks one of the signatures is the same delivery.
+func TestStampedCopyWithFewerSignaturesIsTheSame(t *testing.T) {
+	const body, now = `{"id":"evt_1"}`, 1739537297
+	sign := func(secret string) string {
+		return fmt.Sprintf(",v1=%x", mac(sha256.New, []byte(secret), []byte("1739537297."+body)))
+	}
+	secrets := secretWith(map[string]any{"webhook_secret": []string{"whsec_new_0123456789", "whsec_old_0123456789"}})
+	var first verdict
+	for _, signatures := range []string{
+		sign("whsec_new_0123456789") + sign("whsec_old_0123456789"), sign("whsec_new_0123456789"), sign("whsec_old_0123456789"),
+	} {
+		v := verifiers["stripe"](delivered(now, body, "Stripe-Signature: t=1739537297"+signatures), secrets)
+		if !v.ok {
+			t.Fatalf("%s: %s", signatures, v.reason)
+		}
+		if first.once == nil {
+			first = v
+		}
+		if string(v.once) != string(first.once) {
+			t.Errorf("with %s it is another delivery", signatures)
+		}
+	}
+	if v := verifiers["stripe"](delivered(now, body+" ", "Stripe-Signature: t=1739537297"+fmt.Sprintf(",v1=%x", mac(sha256.New, []byte("whsec_new_0123456789"), []byte("1739537297."+body+" ")))), secrets); !v.ok || string(v.once) == string(first.once) {
+		t.Errorf("another body is the same delivery: %+v", v)
+	}
+}
