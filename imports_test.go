@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 
 	"internal/pgtest": {},
 	"internal/canary": {"provider"},
+	"internal/memdir": {},
 
 	// These talk to the built program over its sockets.
 	"bench":   {"internal/pgtest"},
@@ -63,7 +64,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are what the tests of any package may import besides.
-var forTests = []string{"internal/pgtest", "internal/canary"}
+var forTests = []string{"internal/pgtest", "internal/canary", "internal/memdir"}
 
 // testsMayImport are what only the tests of a package may import: a path's tests need real stand-ins and a real cache in front of it.
 var testsMayImport = map[string][]string{

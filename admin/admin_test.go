@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/internal/canary"
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -48,7 +49,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 }
 func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
-func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") }
+func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
 
 // newServer runs the API; change may alter the options.
 func newServer(t testing.TB, url string, change ...func(*Options)) *server {
@@ -69,11 +70,7 @@ func newServer(t testing.TB, url string, change ...func(*Options)) *server {
 	for _, f := range change {
 		f(&o)
 	}
-	dir, err := os.MkdirTemp("", "kw") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := memdir.New(t)
 	s.socket = filepath.Join(dir, "admin.sock")
 	srv := New(o).Server()
 	for _, at := range [][2]string{{"unix", s.socket}, {"tcp", "127.0.0.1:0"}} {

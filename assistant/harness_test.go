@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
@@ -200,7 +201,7 @@ func isError(err error, status int, code string) bool {
 	return errors.As(err, &e) && e.Status == status && e.Code == code
 }
 
-func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") }
+func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
 
 func engines(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, sqliteURL(t)) })

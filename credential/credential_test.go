@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
@@ -48,7 +49,7 @@ func newKeeper(t testing.TB, url string) *Keeper {
 	return &Keeper{DB: db, Keys: seal.Generate()}
 }
 
-func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") }
+func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
 
 func engines(t *testing.T, test func(t *testing.T, k *Keeper)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, newKeeper(t, sqliteURL(t))) })

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/store"
 )
 
@@ -19,7 +20,7 @@ type usedWorld struct {
 
 func newUsedWorld(t *testing.T, to string, change ...func(*Options)) *usedWorld {
 	t.Helper()
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "keyward.db"), store.Options{})
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

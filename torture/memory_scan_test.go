@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // scanMemory looks through every mapping that can be read.
@@ -105,7 +107,7 @@ func (m *memoryTest) coreDump() {
 		bars.add("gcore by root: 0 secrets or keys", "gdb is not installed (Debian: apt-get install gdb)", "NOT RUN")
 		return // scanMemory has read all but the registers
 	}
-	file, args, bar := filepath.Join(shortDir(m.t), "core"), []string(nil), "gcore by root, registers: 0 secrets or keys"
+	file, args, bar := filepath.Join(memdir.New(m.t), "core"), []string(nil), "gcore by root, registers: 0 secrets or keys"
 	if long {
 		args, bar = []string{"-a"}, "gcore -a by root, registers and memory: 0 secrets or keys"
 	}

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // The sockets belong to someone else, as with systemd, and one sidecar after the other is given them. Callers that keep their connections
@@ -68,7 +70,7 @@ type heldSockets struct {
 }
 
 func newHeldSockets(t *testing.T) *heldSockets {
-	h := &heldSockets{t: t, dir: shortDir(t)}
+	h := &heldSockets{t: t, dir: memdir.New(t)}
 	for _, name := range []string{"caller.sock", "", "admin.sock"} {
 		h.files = append(h.files, h.hold(name))
 	}

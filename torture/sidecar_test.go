@@ -8,13 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // A sidecar is the built program as a process of its own.
@@ -34,7 +35,7 @@ type sidecar struct {
 // outlive it.
 func startSidecar(t testing.TB, upstreams map[string]string, args ...string) *sidecar {
 	t.Helper()
-	s := &sidecar{t: t, dir: shortDir(t), tcp: freeAddress(t), ended: make(chan error, 1)}
+	s := &sidecar{t: t, dir: memdir.New(t), tcp: freeAddress(t), ended: make(chan error, 1)}
 	all := []string{
 		"serve", "--data-dir", filepath.Join(s.dir, "data"), "--run-dir", s.dir, "--listen", s.tcp, "--webhook-listen", "", "--admin-listen", "",
 		"--log-level", "error", "--cache-size", "20000",
@@ -59,21 +60,6 @@ func startSidecar(t testing.TB, upstreams map[string]string, args ...string) *si
 		t.Fatalf("never ready: %s\n%s", out, s.log.String())
 	}
 	return s
-}
-
-// shortDir is a folder whose name leaves room for a socket's path, in memory where there is such a place.
-func shortDir(t testing.TB) string {
-	t.Helper()
-	base := ""
-	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
-		base = "/dev/shm"
-	}
-	dir, err := os.MkdirTemp(base, "kwt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 func freeAddress(t testing.TB) string {

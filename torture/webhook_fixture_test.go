@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -34,7 +35,7 @@ type hookSidecar struct {
 func newHookSidecar(t testing.TB, dir, target string, args ...string) *hookSidecar {
 	t.Helper()
 	if dir == "" {
-		dir = shortDir(t)
+		dir = memdir.New(t)
 	}
 	h := &hookSidecar{t: t, dir: dir, address: freeAddress(t)}
 	h.args = append([]string{
@@ -96,7 +97,7 @@ func (h *hookSidecar) kill() {
 // onPostgres are the arguments of sidecars that share a new database, and the key that they have in common.
 func onPostgres(t testing.TB) []string {
 	t.Helper()
-	key := "file:" + filepath.Join(shortDir(t), "keys.json")
+	key := "file:" + filepath.Join(memdir.New(t), "keys.json")
 	if out, err := exec.Command(binary, "keys", "generate", "--key", key).CombinedOutput(); err != nil {
 		t.Fatalf("making a key: %v\n%s", err, out)
 	}
@@ -211,7 +212,7 @@ func soon(t testing.TB, within time.Duration, what string, true func() bool) {
 // inFile writes a configuration file.
 func inFile(t testing.TB, content string) string {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "keyward.yaml")
+	path := filepath.Join(memdir.New(t), "keyward.yaml")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // Sidecars and the app are killed at random under a load of durable deliveries, as nothing can be prepared for. A provider that has no
@@ -211,7 +213,7 @@ const (
 )
 
 func newMortalApp(t *testing.T) *mortalApp {
-	a := &mortalApp{t: t, address: freeAddress(t), file: filepath.Join(shortDir(t), "taken")}
+	a := &mortalApp{t: t, address: freeAddress(t), file: filepath.Join(memdir.New(t), "taken")}
 	a.start()
 	t.Cleanup(a.kill)
 	return a

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/store"
 )
 
@@ -171,7 +172,7 @@ func TestKilledWhileAsking(t *testing.T) {
 func TestWebhookReplaysOnSQLite(t *testing.T) {
 	app := newHookApp(t)
 	orgs, routes := hookOrgs(app.url)
-	s := newHookSidecar(t, "", app.url, "--config", inFile(t, routes), "--store", "sqlite:"+filepath.Join(shortDir(t), "keyward.db"))
+	s := newHookSidecar(t, "", app.url, "--config", inFile(t, routes), "--store", "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"))
 	for i, o := range orgs {
 		o.put(s.sidecar)
 		k := o.next(i)

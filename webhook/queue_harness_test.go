@@ -13,13 +13,14 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/store"
 )
 
 // stores are what the queue is tested on.
 var stores = map[string]func(testing.TB) string{
-	"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") },
+	"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") },
 	"postgres": pgtest.New,
 }
 

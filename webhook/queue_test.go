@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/store"
 )
 
@@ -46,11 +46,7 @@ func TestQueueDelivers(t *testing.T) {
 func TestQueueDeliversToAUnixSocket(t *testing.T) {
 	db := openStore(t, stores["sqlite"](t))
 	q := runQueue(t, db)
-	dir, err := os.MkdirTemp("", "kw") // t.TempDir may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := memdir.New(t)
 	l, err := net.Listen("unix", filepath.Join(dir, "app.sock"))
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // freeAddress is a loopback address that nobody listens on by now.
@@ -50,7 +52,7 @@ func asAdmin(t *testing.T, address, token, method, path, body string) (int, stri
 func TestAdminListenTakesTokens(t *testing.T) {
 	t.Parallel()
 	here, there := freeAddress(t), freeAddress(t)
-	dir, second := shortDir(t), shortDir(t)
+	dir, second := memdir.New(t), memdir.New(t)
 	s := serve(t, dir, "--admin-listen", here)
 	serve(t, second, "--admin-listen", there, "--data-dir", dir+"/data")
 	ops := strings.TrimSpace(s.must("", "admin-tokens", "add", "--name", "ops", "--role", "operator"))

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/ca"
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/provider"
 )
 
@@ -55,7 +56,7 @@ func (s *served) unchanged(token, org, rootFile string) (string, error) {
 func TestInterceptionFromStartToRotation(t *testing.T) {
 	typed(t)
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := serve(t, dir, "--listen", "127.0.0.1:0", "--intercept", "--upstream", "api.resend.com="+echo(t))
 	data := filepath.Join(dir, "data")
 	s.must(`{"api_key":"re_unchanged_0001"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -125,7 +126,7 @@ func TestInterceptionFromStartToRotation(t *testing.T) {
 // TestCAEnvIsReadyToPaste: a shell takes the lines as they are, and curl then works with no word about Keyward.
 func TestCAEnvIsReadyToPaste(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := serve(t, dir, "--listen", "127.0.0.1:0", "--intercept", "--upstream", "api.resend.com="+echo(t))
 	s.must(`{"api_key":"re_unchanged_0002"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	token := filepath.Join(t.TempDir(), "token")
@@ -189,7 +190,7 @@ func TestCACommandsBeforeThereIsOne(t *testing.T) {
 // TestACAThatOthersCouldReadStopsTheStart, and rotate --now is what mends it.
 func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	data := filepath.Join(dir, "data")
 	a, err := ca.Generate(interceptedHosts(provider.All)[:1], time.Now())
 	if err != nil {
@@ -232,7 +233,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 	if err := a.Save(data); err != nil {
 		t.Fatal(err)
 	}
-	older := serve(t, shortDir(t), "--data-dir", data, "--intercept")
+	older := serve(t, memdir.New(t), "--data-dir", data, "--intercept")
 	if !strings.Contains(older.log.String(), "run keyward ca rotate, with --host") {
 		t.Errorf("log:\n%s", older.log)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/provider"
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ import (
 
 func TestTopShowsOneSnapshotWhereThereIsNoTerminal(t *testing.T) {
 	t.Parallel()
-	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+echo(t))
+	s := serve(t, memdir.New(t), "--upstream", "api.resend.com="+echo(t))
 	s.must(`{"api_key":"re_12345678_abcdefghijklmnopqrstuvwx"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	c := s.client("caller.sock")
 	for range 20 {

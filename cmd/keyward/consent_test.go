@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/standin"
 )
@@ -25,7 +26,7 @@ func sharedStore(t *testing.T) []string {
 // keysFor is what sidecars on a store are started with: the store, and new keys.
 func keysFor(t *testing.T, store string) []string {
 	t.Helper()
-	key := "file:" + filepath.Join(shortDir(t), "keys.json")
+	key := "file:" + filepath.Join(memdir.New(t), "keys.json")
 	mustKeys(t, "generate", "--key", key)
 	return []string{"KEYWARD_STORE=" + store, "--key", key}
 }
@@ -90,7 +91,7 @@ func TestConsentFromTheFirstClickToTheCalendar(t *testing.T) {
 	id, secret := googleClient(t)
 	flags := append(sharedStore(t), append(up, "--google-client-id", id, "KEYWARD_GOOGLE_CLIENT_SECRET="+secret)...)
 	// Browsers come back to the first; the second has no listener for them.
-	one, two := serve(t, shortDir(t), append(slices.Clone(flags), "--admin-listen", "127.0.0.1:0")...), serve(t, shortDir(t), flags...)
+	one, two := serve(t, memdir.New(t), append(slices.Clone(flags), "--admin-listen", "127.0.0.1:0")...), serve(t, memdir.New(t), flags...)
 	callers := two.client("caller.sock")
 	if got := calendars(callers); got != "424 credential_missing" {
 		t.Fatalf("before: %s", got)
@@ -134,7 +135,7 @@ func TestConsentFromTheFirstClickToTheCalendar(t *testing.T) {
 func TestReplacedRefreshTokensOfTwoSidecars(t *testing.T) { // beside no other: a change must be with every sidecar within a second
 	set, up := standins(t, standin.Options{RotateRefresh: true}, "acme")
 	flags := append(sharedStore(t), up...)
-	one, two := serve(t, shortDir(t), flags...), serve(t, shortDir(t), flags...)
+	one, two := serve(t, memdir.New(t), flags...), serve(t, memdir.New(t), flags...)
 	one.must(sampleJSON(t, "acme", "google_calendar"), "credentials", "set", "--org", "acme", "--provider", "google_calendar")
 	clients := []*http.Client{one.client("caller.sock"), two.client("caller.sock")}
 	for round := range 8 {

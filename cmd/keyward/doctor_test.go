@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
 )
@@ -42,7 +43,7 @@ func newPatient(t *testing.T) *patientCase {
 	app := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	t.Cleanup(app.Close)
 	ca := writeFile(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: upstream.Certificate().Raw})))
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	p := &patientCase{t: t, dir: dir, args: []string{
 		"--data-dir", filepath.Join(dir, "data"), "--run-dir", dir, "--max-conns", "100", "--upstream-ca", ca,
 		"--listen", freeAddress(t), "--webhook-listen", freeAddress(t), "--admin-listen", freeAddress(t), "--webhook-target", app.URL + "/hooks",

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -20,7 +21,7 @@ func TestPostgresFailover(t *testing.T) {
 	args := append(keysFor(t, pgtest.PairURL(standby, primary, "keyward")), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1h", "--log-level", "error")
 	pgtest.Exec(t, primary.URL("keyward"), "ALTER SYSTEM SET synchronous_standby_names = '*'")
 	pgtest.Exec(t, primary.URL("keyward"), "SELECT pg_reload_conf()") // what is acknowledged is at the standby too
-	s := serve(t, shortDir(t), args...)
+	s := serve(t, memdir.New(t), args...)
 	put := func(org, key string) int {
 		status, _ := s.admin("PUT", "/api/orgs/"+org+"/integrations/resend", `{"credentials":{"api_key":"`+key+`"}}`)
 		return status
@@ -103,7 +104,7 @@ func TestMaxStaleEndsServing(t *testing.T) {
 	server := pgtest.Start(t)
 	const most = 2 * time.Second
 	args := append(keysFor(t, server.New(t)), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1s", "--max-stale", most.String(), "--log-level", "error")
-	s := serve(t, shortDir(t), args...)
+	s := serve(t, memdir.New(t), args...)
 	if status, answer := s.admin("PUT", "/api/orgs/acme/integrations/resend", `{"credentials":{"api_key":"re_acme"}}`); status != 201 {
 		t.Fatalf("%d %v", status, answer)
 	}

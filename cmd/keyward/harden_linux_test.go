@@ -10,13 +10,15 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // TestHardened asks the kernel what the running process gives away.
 func TestHardened(t *testing.T) {
 	t.Parallel()
 	key := hex.EncodeToString(bytes.Repeat([]byte{0xc5}, 32))
-	s := serve(t, shortDir(t), "HARDEN_TEST_KEY="+key, "--key", "env:HARDEN_TEST_KEY")
+	s := serve(t, memdir.New(t), "HARDEN_TEST_KEY="+key, "--key", "env:HARDEN_TEST_KEY")
 	proc := fmt.Sprintf("/proc/%d/", s.cmd.Process.Pid)
 	for file, want := range map[string]string{
 		"status":          "NoNewPrivs:\t1",

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -167,7 +168,7 @@ func TestImportOfManyOrgs(t *testing.T) {
 	}
 	a := newOldApp(t)
 	bad := a.fill(orgs)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	data := []string{"--data-dir", filepath.Join(dir, "data")}
 	mustKeys(t, append([]string{"generate"}, data...)...)
 
@@ -244,7 +245,7 @@ func TestImportWatches(t *testing.T) {
 	}
 	put(1, "re_one")
 	put(2, "re_two")
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := serve(t, dir, "--upstream", "api.resend.com="+echo(t))
 	c := s.client("caller.sock")
 	data := filepath.Join(dir, "data")
@@ -331,7 +332,7 @@ func TestImportOfWhatTwoOrgsShare(t *testing.T) {
 		fmt.Fprintf(&sql, "INSERT INTO outbound_agent_config (org_id, vapi_assistant_id) VALUES ('%s', 'asst_shared');", oldOrg(i))
 	}
 	pgtest.Exec(t, a.url, sql.String())
-	data := filepath.Join(shortDir(t), "data")
+	data := filepath.Join(memdir.New(t), "data")
 	mustKeys(t, "generate", "--data-dir", data)
 	for _, args := range [][]string{{}, {"--apply"}, {"--apply"}} {
 		r := a.run(exitFailed, append(args, "--data-dir", data)...)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/standin"
 )
@@ -93,7 +94,7 @@ func domains(c *http.Client) int {
 func TestRevokedKeyIsNoticed(t *testing.T) {
 	t.Parallel()
 	set, up := standins(t, standin.Options{}, "acme")
-	s := serve(t, shortDir(t), up...)
+	s := serve(t, memdir.New(t), up...)
 	const at = "/api/orgs/acme/integrations/resend"
 	s.must(sampleJSON(t, "acme", "resend"), "credentials", "set", "--org", "acme", "--provider", "resend", "--verify")
 	set.Forget("acme", standin.Resend)
@@ -129,7 +130,7 @@ func TestRevokedKeyIsNoticed(t *testing.T) {
 func TestRotationWithoutAnOutage(t *testing.T) {
 	t.Parallel()
 	set, up := standins(t, standin.Options{}, "acme")
-	s := serve(t, shortDir(t), up...)
+	s := serve(t, memdir.New(t), up...)
 	s.must(sampleJSON(t, "acme", "resend"), "credentials", "set", "--org", "acme", "--provider", "resend")
 	stop := make(chan struct{})
 	var all sync.WaitGroup
@@ -187,7 +188,7 @@ func TestEnsureSurvivesKills(t *testing.T) {
 func testEnsureSurvivesKills(t *testing.T) {
 	set, up := standins(t, standin.Options{Keep: -1}, "acme")
 	args := append(sharedStore(t), up...)
-	dirs := []string{shortDir(t), shortDir(t)}
+	dirs := []string{memdir.New(t), memdir.New(t)}
 	sidecars := []*served{serve(t, dirs[0], args...), serve(t, dirs[1], args...)}
 	s := sidecars[0]
 	s.must(sampleJSON(t, "acme", "vapi"), "credentials", "set", "--org", "acme", "--provider", "vapi", "--verify")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
@@ -33,7 +34,7 @@ func TestRotationSurvivesKills(t *testing.T) {
 	}
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		killRotations(t, "sqlite:"+filepath.Join(shortDir(t), "keyward.db"), rows, kills, rate)
+		killRotations(t, "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"), rows, kills, rate)
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
@@ -136,7 +137,7 @@ func p99(took []time.Duration) time.Duration {
 }
 
 func killRotations(t *testing.T, url string, rows, kills, rate int) {
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	keys := newKeyRing(t, url)
 	key := strings.TrimPrefix(keys.env[1], "KEYWARD_KEY=file:")
 	began := time.Now()

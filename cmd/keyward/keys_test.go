@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -56,7 +57,7 @@ type keyRing struct {
 // newKeyRing makes a key for a store.
 func newKeyRing(t *testing.T, store string) *keyRing {
 	t.Helper()
-	key := "file:" + filepath.Join(shortDir(t), "keys.json")
+	key := "file:" + filepath.Join(memdir.New(t), "keys.json")
 	mustKeys(t, "generate", "--key", key)
 	return &keyRing{t, []string{"KEYWARD_STORE=" + store, "KEYWARD_KEY=" + key}}
 }
@@ -90,7 +91,7 @@ func copyFile(t *testing.T, from, to string) {
 
 func rotates(t *testing.T, url string, orgs int) {
 	keys := newKeyRing(t, url)
-	s := serve(t, shortDir(t), keys.with("--upstream", "api.resend.com="+echo(t))...)
+	s := serve(t, memdir.New(t), keys.with("--upstream", "api.resend.com="+echo(t))...)
 	for i := range orgs {
 		s.must(fmt.Sprintf(`{"api_key":"re_of_org_%d"}`, i), "credentials", "set", "--org", fmt.Sprint("org", i), "--provider", "resend")
 	}
@@ -140,7 +141,7 @@ func TestKeysTurn(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		rotates(t, "sqlite:"+filepath.Join(shortDir(t), "keyward.db"), 5)
+		rotates(t, "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"), 5)
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
@@ -151,12 +152,12 @@ func TestKeysTurn(t *testing.T) {
 // TestNewKeysReachEverySidecarBeforeTheySeal: two sidecars on one store, each with a copy of the keyset.
 func TestNewKeysReachEverySidecarBeforeTheySeal(t *testing.T) {
 	t.Parallel()
-	keys, there := newKeyRing(t, pgtest.New(t)), filepath.Join(shortDir(t), "keys.json")
+	keys, there := newKeyRing(t, pgtest.New(t)), filepath.Join(memdir.New(t), "keys.json")
 	here := strings.TrimPrefix(keys.env[1], "KEYWARD_KEY=file:")
 	copyFile(t, here, there)
 	up := "api.resend.com=" + echo(t)
-	a := serve(t, shortDir(t), keys.with("--upstream", up)...)
-	b := serve(t, shortDir(t), keys.with("--key", "file:"+there, "--upstream", up)...)
+	a := serve(t, memdir.New(t), keys.with("--upstream", up)...)
+	b := serve(t, memdir.New(t), keys.with("--key", "file:"+there, "--upstream", up)...)
 	a.must(`{"api_key":"re_sealed_before"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	eventually(t, "both are known", func() bool {
 		return strings.Contains(keys.must("list"), "2 of 2")
@@ -211,7 +212,7 @@ func TestWebhooksTurnToo(t *testing.T) {
 		got <- string(body)
 	}))
 	t.Cleanup(app.Close)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := serve(t, dir, "--webhook-listen", "127.0.0.1:0", "--webhook-target", app.URL, "--webhook-backoff", "1s", "--webhook-backoff-max", "2s")
 	s.must(`{"api_key":"re_of_acme","webhook_secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	s.must("", "webhooks", "test", "--org", "acme", "--provider", "resend")
@@ -238,7 +239,7 @@ func TestWebhooksTurnToo(t *testing.T) {
 
 func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := serve(t, dir)
 	s.must(`{"api_key":"re_sealed_by_the_first"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	data := filepath.Join(dir, "data")
@@ -269,7 +270,7 @@ func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
 // TestKeysetThatIsNoGoodChangesNothing: a sidecar that runs keeps what it has, and says so.
 func TestKeysetThatIsNoGoodChangesNothing(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := serve(t, dir, "--upstream", "api.resend.com="+echo(t))
 	s.must(`{"api_key":"re_kept"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	path := filepath.Join(dir, "data", "keys.json")
@@ -324,7 +325,7 @@ func vault(t *testing.T) (source func(keyset string) string, away *atomic.Bool) 
 func TestKMSAway(t *testing.T) {
 	t.Parallel()
 	source, away := vault(t)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	wrapped := source(filepath.Join(dir, "wrapped.json"))
 	mustKeys(t, "generate", "--key", "file:"+filepath.Join(dir, "plain.json"))
 	mustKeys(t, vaultToken, "rewrap", "--key", "file:"+filepath.Join(dir, "plain.json"), "--to", wrapped)
@@ -344,7 +345,7 @@ func TestKMSAway(t *testing.T) {
 		t.Errorf("a sidecar that runs: %q, %v", got, err)
 	}
 	s.must(`{"api_key":"re_written_meanwhile"}`, "credentials", "set", "--org", "globex", "--provider", "resend")
-	late := start(t, shortDir(t), keys.with()...) // it tries for ten seconds, as keys add does
+	late := start(t, memdir.New(t), keys.with()...) // it tries for ten seconds, as keys add does
 	keys.refuses(exitFailed, "the key management service cannot answer now", "add")
 	stop(t, s)
 	err := <-late.done

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // TestSocketActivation hands the listening sockets over from one process to the next: who connects meanwhile waits, and nobody fails.
@@ -89,7 +91,7 @@ type heldSockets struct {
 }
 
 func holdSockets(t *testing.T) *heldSockets {
-	h := &heldSockets{t: t, dir: shortDir(t), upstream: "api.resend.com=" + echo(t)}
+	h := &heldSockets{t: t, dir: memdir.New(t), upstream: "api.resend.com=" + echo(t)}
 	for _, name := range []string{"caller.sock", "admin.sock"} {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(h.dir, name), Net: "unix"})
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -14,7 +15,7 @@ import (
 func TestLocalSwitchWorksWithTheStoreDown(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.Start(t)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	args := append(keysFor(t, pg.New(t)), "--upstream", "api.resend.com="+echo(t))
 	s := serve(t, dir, args...)
 	for _, org := range []string{"acme", "globex"} {
@@ -54,7 +55,7 @@ func TestLocalSwitchWorksWithTheStoreDown(t *testing.T) {
 	s.must("", "credentials", "enable", "--local", "--org", "acme", "--provider", "resend")
 	gets("acme", "Bearer re_of_acme")
 	gets("globex", "424 credential_inactive")
-	other := serve(t, shortDir(t), args...)
+	other := serve(t, memdir.New(t), args...)
 	if got, err := other.call(other.client("caller.sock"), "globex"); got != "Bearer re_of_globex" {
 		t.Errorf("another sidecar: %q, %v", got, err)
 	}

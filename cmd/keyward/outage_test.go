@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -46,7 +47,7 @@ func kill(s *served) {
 func TestLastKnownGood(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	file := filepath.Join(dir, "last.kw")
 	s := o.serve(dir, "--last-known-good", file, "--cache-size", "2")
 	for i := range 20 {
@@ -132,7 +133,7 @@ func TestLastKnownGood(t *testing.T) {
 func TestLastKnownGoodIsNotForEver(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	file := filepath.Join(dir, "last.kw")
 	s := o.serve(dir, "--last-known-good", file)
 	o.set(s, "acme")
@@ -191,7 +192,7 @@ func TestLastKnownGoodIsNotForEver(t *testing.T) {
 func TestStrictOrgsFailClosed(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t)
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	config := filepath.Join(dir, "keyward.yaml")
 	write(t, config, "strict_org: [bank]\n")
 	s := o.serve(dir, "--config", config, "--last-known-good", filepath.Join(dir, "last.kw"))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -23,7 +24,7 @@ func TestPostgresOutage(t *testing.T) {
 	}
 	server := pgtest.Start(t)
 	args := append(keysFor(t, server.New(t)), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1h", "--log-level", "error")
-	s := serve(t, shortDir(t), args...)
+	s := serve(t, memdir.New(t), args...)
 	const warm, cold, senders, rate = 30, 30, 10, 500
 	for kind, n := range map[string]int{"warm": warm, "cold": cold} {
 		for i := range n {

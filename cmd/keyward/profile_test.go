@@ -11,11 +11,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 func TestProfilesAreOnTheAdminSocketWithDebug(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	serve(t, dir, "--debug")
 	if status, body := adminGet(t, dir, "/debug/pprof/heap?debug=1"); status != 200 || !strings.Contains(body, "# Mallocs") {
 		t.Errorf("heap: %d %.200s", status, body)
@@ -30,12 +32,12 @@ func TestProfilesAreOnTheAdminSocketWithDebug(t *testing.T) {
 
 func TestProfilesAreRefusedWithoutDebugAndOverTCP(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	serve(t, dir)
 	if status, _ := adminGet(t, dir, "/debug/pprof/heap"); status != 404 {
 		t.Errorf("without --debug: %d", status)
 	}
-	dir = shortDir(t)
+	dir = memdir.New(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +57,7 @@ func TestProfilesAreRefusedWithoutDebugAndOverTCP(t *testing.T) {
 
 func TestCPUProfileIsWrittenAtTheEnd(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	file := filepath.Join(dir, "cpu.prof")
 	s := serve(t, dir, "--cpuprofile", file)
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -73,7 +75,7 @@ func TestCPUProfileIsWrittenAtTheEnd(t *testing.T) {
 
 func TestUnwritableCPUProfileStopsTheStart(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := start(t, dir, "--cpuprofile", filepath.Join(dir, "no", "such", "folder"))
 	err := <-s.done
 	s.done <- err

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/provider"
 )
 
@@ -83,7 +84,7 @@ const acmeKey = "acme-key-0123456789abcdef"
 // From the file to the provider, and back through everything that shows providers.
 func TestProviderOfTheFileWorksEverywhere(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Acme-Key") != acmeKey {
 			w.WriteHeader(http.StatusUnauthorized)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -36,7 +37,7 @@ func TestRolesOfTheStore(t *testing.T) {
 	on := func(store, migrate string) []string {
 		return append(slices.Clone(args), "KEYWARD_STORE="+store, "KEYWARD_MIGRATE_URL="+migrate) // the last one holds
 	}
-	one := serve(t, shortDir(t), args...)
+	one := serve(t, memdir.New(t), args...)
 	if !strings.Contains(one.log.String(), "one role does everything in the store") {
 		t.Error("nobody is told that the store has one role")
 	}
@@ -55,7 +56,7 @@ func TestRolesOfTheStore(t *testing.T) {
 	}
 	app, owner := role(t, super, "keyward_app"), role(t, super, "keyward_owner")
 
-	s := serve(t, shortDir(t), on(app, owner)...)
+	s := serve(t, memdir.New(t), on(app, owner)...)
 	s.must(`{"api_key":"re_acme"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	if got, err := s.call(s.client("caller.sock"), "acme"); err != nil || got != "Bearer re_acme" {
 		t.Errorf("%q, %v", got, err)
@@ -81,7 +82,7 @@ func TestRolesOfTheStore(t *testing.T) {
 
 	for what, store := range map[string]string{"owns the tables": owner, "superuser": super} {
 		for _, migrate := range []string{"", owner} {
-			refused := start(t, shortDir(t), on(store, migrate)...)
+			refused := start(t, memdir.New(t), on(store, migrate)...)
 			err := <-refused.done
 			refused.done <- err
 			if out := refused.log.String(); refused.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, what) || !strings.Contains(out, "keyward_app") {

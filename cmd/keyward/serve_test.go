@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/internal/canary"
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -32,21 +33,6 @@ type served struct {
 	cmd  *exec.Cmd
 	log  *syncBuffer
 	done chan error
-}
-
-// shortDir is a folder whose name leaves room for a socket's path, in memory where there is such a place: the store syncs every write.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	base := ""
-	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
-		base = "/dev/shm"
-	}
-	dir, err := os.MkdirTemp(base, "kw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
 }
 
 // serve starts a sidecar in dir and waits until it is ready. TCP listeners are off unless args say otherwise.
@@ -198,7 +184,7 @@ func TestReplacedOrDeletedTakesEffectAtOnce(t *testing.T) {
 	if testing.Short() {
 		rounds = 250
 	}
-	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+echo(t), "--log-level", "error")
+	s := serve(t, memdir.New(t), "--upstream", "api.resend.com="+echo(t), "--log-level", "error")
 	api, app := s.client("admin.sock"), s.client("caller.sock")
 	var acknowledged atomic.Int64
 	stop := make(chan bool)
@@ -300,7 +286,7 @@ func TestStartRefused(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := shortDir(t)
+			dir := memdir.New(t)
 			if tc.prepare != nil {
 				tc.prepare(dir)
 			}
@@ -355,7 +341,7 @@ func mkdir(t *testing.T, path string) {
 
 func TestSecondInstanceIsKeptOut(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	first := serve(t, dir)
 	second := start(t, dir, "--data-dir", filepath.Join(dir, "other"))
 	err := <-second.done
@@ -368,7 +354,7 @@ func TestSecondInstanceIsKeptOut(t *testing.T) {
 
 func TestRestartAfterKill(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	up := "api.resend.com=" + echo(t)
 	s := serve(t, dir, "--upstream", up)
 	s.must(`{"api_key":"re_before_the_kill"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -383,7 +369,7 @@ func TestRestartAfterKill(t *testing.T) {
 // TestKeyThatOpensNoRows: it is said at the start, requests of those orgs get 424, and all others are served.
 func TestKeyThatOpensNoRows(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	up := "api.resend.com=" + echo(t)
 	s := serve(t, dir, "--upstream", up)
 	s.must(`{"api_key":"re_sealed_by_the_old_key"}`, "credentials", "set", "--org", "old", "--provider", "resend")
@@ -429,7 +415,7 @@ func stop(t *testing.T, s *served) {
 
 func TestSIGHUP(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	file := filepath.Join(dir, "c.yaml")
 	rule := func(org string) string {
 		return fmt.Sprintf("callers:\n- name: me\n  unix: {uid: %d}\n  orgs: [%s]\n", os.Getuid(), org)
@@ -472,7 +458,7 @@ func TestDrain(t *testing.T) {
 		_, _ = io.WriteString(w, "BEARER FINISHED")
 	}))
 	defer srv.Close()
-	s := serve(t, shortDir(t), "--upstream", "api.resend.com="+srv.URL, "--min-drain", "500ms")
+	s := serve(t, memdir.New(t), "--upstream", "api.resend.com="+srv.URL, "--min-drain", "500ms")
 	s.must(`{"api_key":"re_1"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	got := make(chan string, 1)
 	go func() {
@@ -505,7 +491,7 @@ func TestDrain(t *testing.T) {
 
 func TestConfigTest(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	for file, code := range map[string]int{"log_level: debug\n": 0, "log_level: loud\n": 2, "callers:\n- name: a\n": 2} {
 		path := filepath.Join(dir, "c.yaml")
 		write(t, path, file)
@@ -523,7 +509,7 @@ func TestConfigTest(t *testing.T) {
 // TestTwoSidecarsOneStore: a change made at one is in force at the other within a second. It runs beside no other test.
 func TestTwoSidecarsOneStore(t *testing.T) {
 	args := append(sharedStore(t), "--upstream", "api.resend.com="+echo(t))
-	a, b := serve(t, shortDir(t), args...), serve(t, shortDir(t), args...)
+	a, b := serve(t, memdir.New(t), args...), serve(t, memdir.New(t), args...)
 	c := b.client("caller.sock")
 	for i := range 5 {
 		secret := fmt.Sprintf("re_shared_%d", i)
@@ -546,7 +532,7 @@ func TestTwoSidecarsOneStore(t *testing.T) {
 
 func TestPostgresWithoutAKeyIsRefused(t *testing.T) {
 	t.Parallel()
-	s := start(t, shortDir(t), "KEYWARD_STORE="+pgtest.New(t))
+	s := start(t, memdir.New(t), "KEYWARD_STORE="+pgtest.New(t))
 	err := <-s.done
 	s.done <- err
 	if out := s.log.String(); s.cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out, "keys generate") {
@@ -570,7 +556,7 @@ func TestAsTyped(t *testing.T) {
 		seen <- r
 	}))
 	defer srv.Close()
-	s := serve(t, shortDir(t), "--listen", listen, "--upstream", "api.twilio.com="+srv.URL, "--webhook-target", "http://127.0.0.1:3000/hooks")
+	s := serve(t, memdir.New(t), "--listen", listen, "--upstream", "api.twilio.com="+srv.URL, "--webhook-target", "http://127.0.0.1:3000/hooks")
 	const sid, token = "AC0123456789abcdef0123456789abcdef", "fedcba98765432100123456789abcdef"
 	s.must(`{"account_sid":"`+sid+`","auth_token":"`+token+`"}`, "credentials", "set", "--org", "acme", "--provider", "twilio")
 	var list struct {

@@ -7,13 +7,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // A volume that containers share is open to all of them, as Kubernetes mounts one: the callers' socket stands in a folder that the sidecar
 // makes there, which lets those pass whom the socket lets in, and nobody else.
 func TestFolderOfTheCallersSocketLetsCallersPass(t *testing.T) {
 	for mode, want := range map[string]os.FileMode{"0660": 0o710, "0666": 0o711, "0600": 0o700} {
-		volume, run := shortDir(t), shortDir(t)
+		volume, run := memdir.New(t), memdir.New(t)
 		chmod(t, volume, 0o777)
 		serve(t, run, "--socket", filepath.Join(volume, "app", "caller.sock"), "--socket-mode", mode)
 		for dir, want := range map[string]os.FileMode{filepath.Join(volume, "app"): want, run: 0o700} {
@@ -30,7 +32,7 @@ func TestFolderOfTheCallersSocketLetsCallersPass(t *testing.T) {
 
 // A folder that is there already has the modes that somebody chose.
 func TestFolderOfTheCallersSocketIsLeftAsItIs(t *testing.T) {
-	dir, run := shortDir(t), shortDir(t)
+	dir, run := memdir.New(t), memdir.New(t)
 	serve(t, run, "--socket", filepath.Join(dir, "caller.sock"))
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", st.Mode(), err)
@@ -48,7 +50,7 @@ func TestOtherUsersComeAsFarAsTheirGroup(t *testing.T) {
 		t.Skip("NEEDS ROOT, to be several users: what the modes of sockets and folders are worth is NOT TESTED here")
 	}
 	const sidecar, app, group, other = 61001, 61002, 61003, 61004
-	volume, run := shortDir(t), shortDir(t)
+	volume, run := memdir.New(t), memdir.New(t)
 	for dir, mode := range map[string]os.FileMode{volume: 0o777, run: 0o700} {
 		if err := os.Chown(dir, sidecar, group); err != nil {
 			t.Fatal(err)
@@ -95,7 +97,7 @@ func TestOtherUsersComeAsFarAsTheirGroup(t *testing.T) {
 // programForAll is a copy of the program that every user may run.
 func programForAll(t *testing.T) string {
 	t.Helper()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	chmod(t, dir, 0o755)
 	path, err := exec.LookPath("keyward")
 	if err != nil {

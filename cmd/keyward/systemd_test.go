@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // A serviceManager is the other end of NOTIFY_SOCKET.
@@ -21,7 +23,7 @@ type serviceManager struct {
 }
 
 func newServiceManager(t *testing.T, watchdog string) *serviceManager {
-	path := filepath.Join(shortDir(t), "notify")
+	path := filepath.Join(memdir.New(t), "notify")
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +77,7 @@ func (m *serviceManager) silent(d time.Duration) bool {
 // before the drain.
 func TestServiceManagerIsToldTheStates(t *testing.T) {
 	m := newServiceManager(t, "")
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := start(t, dir)
 	m.hears("READY=1")
 	for _, socket := range []string{"caller.sock", "admin.sock"} {
@@ -114,7 +116,7 @@ func TestServiceManagerIsToldTheStates(t *testing.T) {
 func TestWatchdogPingsAtHalfItsTime(t *testing.T) {
 	const limit = 600 * time.Millisecond
 	m := newServiceManager(t, "600000")
-	s := start(t, shortDir(t), "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0")
+	s := start(t, memdir.New(t), "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0")
 	m.hears("READY=1")
 	for last, n := time.Now(), 0; n < 6; n++ {
 		m.hears("WATCHDOG=1")
@@ -145,7 +147,7 @@ func TestWatchdogPingsAtHalfItsTime(t *testing.T) {
 // their socket, who takes connections and says nothing.
 func TestWatchdogIsSilentWhileNobodyIsServed(t *testing.T) {
 	m := newServiceManager(t, "400000")
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	s := start(t, dir)
 	m.hears("READY=1")
 	m.hears("WATCHDOG=1")

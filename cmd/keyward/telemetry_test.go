@@ -17,6 +17,8 @@ import (
 	collecttraces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // A collector stands in for OpenTelemetry's: it takes traces and metrics over OTLP/HTTP and keeps them, as messages and as bytes.
@@ -160,7 +162,7 @@ func newFollowed(t *testing.T, args ...string) *followed {
 		_, _ = io.WriteString(w, `{"results":[]}`)
 	}))
 	t.Cleanup(app.Close)
-	f.served = serve(t, shortDir(t), append([]string{
+	f.served = serve(t, memdir.New(t), append([]string{
 		"--otlp-endpoint", f.URL, "--trace-ratio", "1", "--webhook-listen", f.hooks, "--webhook-target", app.URL + "/hooks", "--admin-listen", f.admin,
 		"--upstream", "api.resend.com=" + upstream.URL,
 	}, args...)...)
@@ -351,7 +353,7 @@ func TestCollectorThatFailsHoldsNobodyUp(t *testing.T) {
 	t.Cleanup(garbage.Close)
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
 	for name, url := range map[string]string{"absent": "http://" + freeAddress(t), "stuck": stuck.URL, "garbage": garbage.URL} {
-		s := serve(t, shortDir(t), "--otlp-endpoint", url, "--trace-ratio", "1", "--upstream", "api.resend.com="+echo(t))
+		s := serve(t, memdir.New(t), "--otlp-endpoint", url, "--trace-ratio", "1", "--upstream", "api.resend.com="+echo(t))
 		s.must(`{"api_key":"re_secret_0123456789abcdef"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 		client := s.client("caller.sock")
 		for range 300 {
@@ -382,7 +384,7 @@ func TestCollectorThatFailsHoldsNobodyUp(t *testing.T) {
 
 func TestMetricsNeedNoTokenAndStayFromBrowsers(t *testing.T) {
 	admin := freeAddress(t)
-	serve(t, shortDir(t), "--admin-listen", admin)
+	serve(t, memdir.New(t), "--admin-listen", admin)
 	if code, text := asAdmin(t, admin, "", "GET", "/metrics", ""); code != http.StatusOK || !strings.Contains(text, "\nkeyward_build_info{") {
 		t.Errorf("%d %s", code, text)
 	}

@@ -13,12 +13,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 // What was used in the last minute is written at the end of the drain, and listed after the next start.
 func TestUseIsListed(t *testing.T) {
 	t.Parallel()
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	args := []string{"--upstream", "api.resend.com=" + echo(t)}
 	s := serve(t, dir, args...)
 	s.must(`{"api_key":"re_0123456789"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -90,7 +92,7 @@ func TestWaitingWebhookIsSealedAndRedacted(t *testing.T) {
 	address := l.Addr().String()
 	_ = l.Close()
 
-	dir := shortDir(t)
+	dir := memdir.New(t)
 	args := []string{"--webhook-listen", address, "--webhook-target", app.URL + "/hooks", "--webhook-redact", "--webhook-backoff", "200ms", "--webhook-backoff-max", "200ms", "--webhook-attempts", "1000"}
 	s := serve(t, dir, args...)
 	s.must(`{"api_key":"vapi-key","webhook_secret":"vapi_test"}`, "credentials", "set", "--org", "acme", "--provider", "vapi")
