@@ -65,6 +65,20 @@ func (r *Rules) Match(p Peer) *Rule {
 	return nil
 }
 
+// OnlyUID is the one uid that the rules name; false: they name several, or a group.
+func (r *Rules) OnlyUID() (uid uint32, only bool) {
+	for _, rule := range r.rules {
+		switch {
+		case !rule.hasUID && !rule.hasGID: // a token's
+		case !rule.hasUID, only && rule.uid != uid:
+			return 0, false
+		default:
+			uid, only = rule.uid, true
+		}
+	}
+	return uid, only
+}
+
 // All are the rules in the file's order; never change the slice.
 func (r *Rules) All() []*Rule { return r.rules }
 

@@ -19,6 +19,7 @@ type callerConn struct {
 	raw  syscall.RawConn
 	at   *Listener
 	peer caller.Peer
+	held bool          // it counts among its uid's connections; Listener.mu guards it
 	rule *caller.Rule  // of the peer; nil on TCP and for a peer that no rule fits
 	from *caller.Rules // that rule came from: another one is looked up after a reload
 

@@ -23,7 +23,8 @@ type Listener struct {
 	most          int64 // connections that the process's descriptors allow
 	open          atomic.Int64
 	mu            sync.Mutex
-	free          *sync.Cond // of mu; nil before Serve, beside which Close may be called
+	free          *sync.Cond       // of mu; nil before Serve, beside which Close may be called
+	peers         map[uint32]int64 // :: uid → connections that are open, guarded by mu; unix alone
 	shut          atomic.Bool
 	last          atomic.Bool // no more connections than those that have been made already
 	queued        time.Time   // when there was no room last; Accept's own
@@ -74,6 +75,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 				_ = cc.Close()
 				continue
 			}
+			if !l.admit(cc) {
+				l.full()
+				cc.turnAway()
+				continue
+			}
 		}
 		// Who has left while there was no room is not served: what a crowd leaves behind in the queue would keep all others waiting.
 		if !l.queued.IsZero() && time.Since(l.queued) < longestQueue && cc.gone() {
@@ -113,6 +119,7 @@ func (l *Listener) Close() error {
 func (l *Listener) done(c *callerConn) {
 	l.p.conns.remove(c)
 	l.open.Add(-1)
+	l.leave(c)
 	l.wake()
 }
 
@@ -127,11 +134,15 @@ func (l *Listener) wake() {
 
 // crowded says whether as many connections are open as may be; more wait in the kernel's queue.
 func (l *Listener) crowded() bool {
-	open := l.open.Load()
-	if most := l.p.limits.Load().MaxConns; most > 0 && open >= int64(most) {
-		return true
+	return l.open.Load() >= l.room()
+}
+
+// room is how many connections may be open.
+func (l *Listener) room() int64 {
+	if most := int64(l.p.limits.Load().MaxConns); most > 0 {
+		return min(most, l.most)
 	}
-	return open >= l.most
+	return l.most
 }
 
 // Full says whether those who connect to l have to wait until somebody else leaves.
