@@ -87,9 +87,9 @@ func TestOneUIDLeavesRoomForOthers(t *testing.T) {
 	}
 	if me == 0 {
 		for dir := filepath.Dir(w.socket); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-			_ = os.Chmod(dir, 0o711) //nolint:gosec // for the other uid to get there
+			_ = os.Chmod(dir, 0o711) // for the other uid to get there
 		}
-		_ = os.Chmod(w.socket, 0o666) //nolint:gosec // as above
+		_ = os.Chmod(w.socket, 0o666)
 		if got := ask(asUID(t, w.socket, int(other))); got != 200 {
 			t.Errorf("another uid: %d", got)
 		}
