@@ -14,12 +14,10 @@ const othersShare = 8
 // to keep room for.
 func (l *Listener) admit(c *callerConn) bool {
 	room := l.room()
-	if uid, only := l.p.rules.Load().OnlyUID(); !only || uid != c.peer.UID {
-		room -= room / othersShare
-	}
+	uid, only := l.p.rules.Load().OnlyUID()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.peers[c.peer.UID] >= room {
+	if alone := only && uid == c.peer.UID; !alone && l.peers[c.peer.UID] >= room-room/othersShare {
 		return false
 	}
 	if l.peers == nil {
@@ -52,8 +50,14 @@ var tooMany = func() []byte {
 		problem.ContentType, len(body), code), body...)
 }()
 
-// turnAway answers without reading, and closes. It never waits: the answer fits into what the kernel holds for a new connection.
-func (c *callerConn) turnAway() {
+// turnAway answers without reading, and closes. It never waits: the answer fits into what the kernel holds for a new connection. It is
+// Accept's own.
+func (l *Listener) turnAway(c *callerConn) {
+	if now := time.Now(); now.Sub(l.told) >= time.Second {
+		l.told = now
+		l.p.log.Warn().Str("listener", l.Addr().String()).Uint32("uid", c.peer.UID).
+			Msg("a uid has as many connections open as one may have: further ones are answered 429")
+	}
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 	_, _ = c.Conn.Write(tooMany)
 	_ = c.Close()

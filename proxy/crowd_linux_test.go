@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -84,6 +86,9 @@ func TestOneUIDLeavesRoomForOthers(t *testing.T) {
 		if got := ask(w.dial("unix")); got != 429 {
 			t.Fatalf("one more of the same uid: %d", got)
 		}
+	}
+	if !strings.Contains(w.logs.String(), fmt.Sprintf(`"uid":%d,"message":"a uid has as many`, me)) {
+		t.Error("the log does not say whose connections are turned away")
 	}
 	if me == 0 {
 		for dir := filepath.Dir(w.socket); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {

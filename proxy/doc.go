@@ -3,7 +3,9 @@
 //
 // One request, in the order of the files:
 //
-//	listener.go, conn.go   accept: peer credentials of the kernel, fixed org or upstream of a listener; connections.go knows who is there, crowd.go leaves room for others
+//	lifecycle.go           listeners served, drained and closed
+//	listener.go, conn.go   accept: peer credentials of the kernel, fixed org or upstream of a listener; connections.go
+//	                       knows who is there, crowd.go leaves room for others
 //	headwatch.go           the bytes of the head before the library has read them
 //	header.go              the head as it was received, checked and read in one pass
 //	caller.go, tokens.go   who: the rule of the peer, or a token

@@ -28,6 +28,7 @@ type Listener struct {
 	shut          atomic.Bool
 	last          atomic.Bool // no more connections than those that have been made already
 	queued        time.Time   // when there was no room last; Accept's own
+	told          time.Time   // when the log was told of a uid with too many; Accept's own
 	full          func()      // told, at most once a second, that descriptors or connections ran out
 }
 
@@ -76,8 +77,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 				continue
 			}
 			if !l.admit(cc) {
-				l.full()
-				cc.turnAway()
+				l.turnAway(cc)
 				continue
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -150,13 +151,10 @@ func TestTokensAreMinted(t *testing.T) {
 	}
 }
 
-// Who waits for "100 Continue" is told to go on only where something may be minted.
-func TestMintingThatWaitsForContinue(t *testing.T) {
-	m := newMintWorld(t, "")
-	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: %%s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", mintTwilio, len(aliceVideo))
-	c := m.dial("unix")
+// talk sends pieces of requests over one connection, and reads an answer after each.
+func talk(t *testing.T, c net.Conn) func(text string) *http.Response {
 	br := bufio.NewReader(c)
-	send := func(text string) *http.Response {
+	return func(text string) *http.Response {
 		t.Helper()
 		if _, err := io.WriteString(c, text); err != nil {
 			t.Fatal(err)
@@ -167,6 +165,13 @@ func TestMintingThatWaitsForContinue(t *testing.T) {
 		}
 		return r
 	}
+}
+
+// Who waits for "100 Continue" is told to go on only where something may be minted.
+func TestMintingThatWaitsForContinue(t *testing.T) {
+	m := newMintWorld(t, "")
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: %%s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", mintTwilio, len(aliceVideo))
+	send := talk(t, m.dial("unix"))
 	if r := send(fmt.Sprintf(head, "acme")); r.StatusCode != 100 {
 		t.Fatalf("%d", r.StatusCode)
 	}
@@ -180,19 +185,7 @@ func TestARevokedCallerDoesNotGoOnWithItsBody(t *testing.T) {
 	m := newMintWorld(t, up.url)
 	for _, path := range []string{mintVapi, "/vapi/assistant"} {
 		token := m.token(store.Token{Name: "worker"})
-		c := m.dial("tcp")
-		br := bufio.NewReader(c)
-		send := func(text string) *http.Response {
-			t.Helper()
-			if _, err := io.WriteString(c, text); err != nil {
-				t.Fatal(err)
-			}
-			r, err := http.ReadResponse(br, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return r
-		}
+		send := talk(t, m.dial("tcp"))
 		if r := send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: acme\r\nKeyward-Token: " + token + "\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"); r.StatusCode != 100 {
 			t.Fatalf("%s: %s", path, r.Status)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/keyward/keyward/bench/provider"
 	"github.com/keyward/keyward/bench/report"
 	"github.com/keyward/keyward/bench/role"
+	"github.com/keyward/keyward/internal/memdir"
 )
 
 var binary string
@@ -203,15 +204,7 @@ func TestToolCallsDiffer(t *testing.T) {
 
 func env(t *testing.T) (*Env, *[]report.Run) {
 	t.Helper()
-	base := ""
-	if st, err := os.Stat("/dev/shm"); err == nil && st.IsDir() {
-		base = "/dev/shm"
-	}
-	dir, err := os.MkdirTemp(base, "kwb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := memdir.New(t)
 	runs := &[]report.Run{}
 	return &Env{
 		Binary: binary, Dir: dir, Keep: filepath.Join(dir, "keep"), Rounds: 1, Time: 60 * time.Millisecond, Orgs: 1200, Misses: 1000,
