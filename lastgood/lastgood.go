@@ -211,12 +211,28 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
 			defer cancel()
-			if err := errors.Join(k.note(), k.follow(last), k.save()); err != nil && !errors.Is(err, store.ErrUnavailable) {
+			if err := k.end(last); err != nil && !errors.Is(err, store.ErrUnavailable) {
 				k.o.Log.Error().Err(err).Msg("keeping the last known good rows")
 			}
 			return
 		case <-k.wake:
 		case <-tick.C:
+		}
+	}
+}
+
+// end writes down what there is when nothing follows. The feed may still be ending: what it announces meanwhile is read too, as long as
+// there is time, and is at least named in the journal.
+func (k *Keeper) end(ctx context.Context) error {
+	for {
+		if err := errors.Join(k.note(), k.follow(ctx), k.save()); err != nil {
+			return errors.Join(err, k.note())
+		}
+		k.mu.RLock()
+		behind := k.full || len(k.dirty) > 0 || len(k.heard) > 0
+		k.mu.RUnlock()
+		if !behind {
+			return nil
 		}
 	}
 }

@@ -112,6 +112,37 @@ func TestFollowsTheStoreAndOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+// What is announced while the end is being written does not keep it from being written.
+func TestAnnouncedWhileItEnds(t *testing.T) {
+	r := newRig(t)
+	k := r.open("db", time.Hour)
+	stop := r.run(k)
+	r.has(k, "a", 1)
+	stop()
+	if err := k.forget(); err != nil {
+		t.Fatal(err)
+	}
+	begun, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for begin, told := time.Now(), false; time.Since(begin) < 200*time.Millisecond; {
+			k.Apply(store.Change{Kind: store.KindCredential, ID: "b"})
+			if !told {
+				told = true
+				close(begun)
+			}
+		}
+	}()
+	<-begun
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := k.end(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	r.has(r.open("db", time.Hour), "c", 1)
+}
+
 // What a change names is gone at once, before it can be read anew, and is not brought back by the file after a kill.
 func TestNamedIsGoneAtOnce(t *testing.T) {
 	r := newRig(t)

@@ -44,7 +44,7 @@ func TestDoctorLooksAtTheCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	finds(isFail, "can be read by others (mode 0640)", "chmod 600")
-	put(hosts, now.Add(10*24*time.Hour-life))
+	put(hosts, now.Add(9*24*time.Hour+time.Hour-life)) // certificates know whole seconds alone
 	finds(isWarn, "in 9 days", "keyward ca rotate --data-dir "+dir)
 	put(hosts, now.Add(-time.Hour-life))
 	finds(isFail, "it ended", "keyward ca rotate --data-dir "+dir)
