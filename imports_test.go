@@ -46,12 +46,13 @@ var mayImport = map[string][]string{
 	// The only package that knows an exporter.
 	"telemetry": {"trace"},
 
-	"internal/pgtest": {},
-	"internal/canary": {"provider"},
-	"internal/memdir": {},
+	"internal/pgtest":   {},
+	"internal/canary":   {"provider"},
+	"internal/memdir":   {},
+	"internal/freeport": {},
 
 	// These talk to the built program over its sockets.
-	"bench":   {"internal/pgtest"},
+	"bench":   {"internal/pgtest", "internal/freeport"},
 	"torture": {"standin"},
 
 	"cmd/keyward": {
@@ -64,7 +65,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are what the tests of any package may import besides.
-var forTests = []string{"internal/pgtest", "internal/canary", "internal/memdir"}
+var forTests = []string{"internal/pgtest", "internal/canary", "internal/memdir", "internal/freeport"}
 
 // testsMayImport are what only the tests of a package may import: a path's tests need real stand-ins and a real cache in front of it.
 var testsMayImport = map[string][]string{

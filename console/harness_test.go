@@ -119,7 +119,7 @@ func (s *server) person() *person {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p := &person{s: s, http: &http.Client{Jar: secureJar{jar}, Timeout: 10 * time.Second}}
+	p := &person{s: s, http: &http.Client{Jar: secureJar{jar}, Timeout: time.Minute}}
 	s.t.Cleanup(p.http.CloseIdleConnections)
 	return p
 }

@@ -3,8 +3,6 @@ package examples
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
 
@@ -60,7 +59,7 @@ func startSidecar(t *testing.T, flags ...string) *sidecar {
 	if err := os.WriteFile(caFile, ca, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	listen := freePort(t)
+	listen := freeport.New(t)
 	s.url = "http://" + listen
 	args := []string{
 		"serve", "--data-dir", filepath.Join(dir, "data"), "--run-dir", s.run, "--listen", listen,
@@ -71,7 +70,7 @@ func startSidecar(t *testing.T, flags ...string) *sidecar {
 	}
 	args = append(args, flags...)
 	s.start(t, args)
-	s.keyward(t, "", "wait", "--run-dir", s.run, "--max", "30s")
+	s.keyward(t, "", "wait", "--run-dir", s.run, "--max", "100s")
 
 	for _, org := range orgs {
 		for _, c := range standin.Sample(org) {
@@ -93,7 +92,7 @@ func (s *sidecar) start(t *testing.T, args []string) {
 	}
 	t.Cleanup(func() {
 		_ = p.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(20*time.Second, func() { _ = p.Process.Kill() })
+		kill := time.AfterFunc(time.Minute, func() { _ = p.Process.Kill() })
 		defer kill.Stop()
 		if err := p.Wait(); err != nil {
 			t.Errorf("keyward serve: %v", err)
@@ -107,7 +106,7 @@ func (s *sidecar) start(t *testing.T, args []string) {
 // keyward runs a management command and gives its stdout.
 func (s *sidecar) keyward(t *testing.T, stdin string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, s.bin, args...)
 	c.Stdin = strings.NewReader(stdin)
@@ -126,16 +125,6 @@ func (s *sidecar) environment(transport, org string) []string {
 		return append(env, "KEYWARD_URL="+s.url, "KEYWARD_TOKEN="+s.tokens[org])
 	}
 	return append(env, "KEYWARD_SOCKET="+s.socket)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return fmt.Sprint(l.Addr())
 }
 
 // A lockedBuffer is written by a process while a test reads it.

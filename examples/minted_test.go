@@ -201,7 +201,7 @@ func (s *sidecar) do(socket string, r *http.Request) ([]byte, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
 	defer tr.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: tr, Timeout: 20 * time.Second}).Do(r)
+	resp, err := (&http.Client{Transport: tr, Timeout: time.Minute}).Do(r)
 	if err != nil {
 		return nil, err
 	}

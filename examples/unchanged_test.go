@@ -108,7 +108,7 @@ func (s *sidecar) unchangedEnvironment(t *testing.T, org, programs string) []str
 const pasteEnv = `eval "$("$KEYWARD" ca env --run-dir "$RUN" --proxy "$PROXY" --org "$ORG" --token-file "$TOKEN_FILE")"` + "\n"
 
 func (s *sidecar) runUnchanged(t *testing.T, app unchanged, org, programs string) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	c := exec.CommandContext(ctx, "sh", "-eu", "-c", pasteEnv+"exec env "+app.command)
 	c.Env = s.unchangedEnvironment(t, org, programs)

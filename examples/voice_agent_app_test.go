@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
 
@@ -36,10 +37,10 @@ func newVoiceAgent(t *testing.T, transport string) *voiceAgent {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	v := &voiceAgent{hooks: freePort(t), reports: filepath.Join(dir, "reports"), assistants: map[string]string{}}
+	v := &voiceAgent{hooks: freeport.New(t), reports: filepath.Join(dir, "reports"), assistants: map[string]string{}}
 	where := ""
 	if transport == "tcp" {
-		listen := freePort(t)
+		listen := freeport.New(t)
 		_, port, _ := strings.Cut(listen, ":")
 		v.target, where = "http://"+listen+"/hooks", "APP_PORT="+port
 	} else {
@@ -94,7 +95,7 @@ func (v *voiceAgent) stopApp(t *testing.T) {
 		return
 	}
 	_ = v.process.Process.Signal(syscall.SIGTERM)
-	kill := time.AfterFunc(20*time.Second, func() { _ = v.process.Process.Kill() })
+	kill := time.AfterFunc(time.Minute, func() { _ = v.process.Process.Kill() })
 	defer kill.Stop()
 	if err := v.process.Wait(); err != nil {
 		t.Errorf("node voice-agent.mjs: %v\n%s", err, v.said.String())
@@ -104,7 +105,7 @@ func (v *voiceAgent) stopApp(t *testing.T) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -113,7 +114,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 
 func do(t *testing.T, req *http.Request) (int, http.Header, []byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(req.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(req.Context(), time.Minute)
 	defer cancel()
 	resp, err := http.DefaultClient.Do(req.WithContext(ctx))
 	if err != nil {

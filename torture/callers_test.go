@@ -40,7 +40,7 @@ func (k *keptConn) do(method, raw string) reply {
 		}
 		k.c, k.in = c, bufio.NewReaderSize(c, 16<<10)
 	}
-	_ = k.c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = k.c.SetDeadline(time.Now().Add(25 * time.Second))
 	_, werr := io.WriteString(k.c, raw)
 	for {
 		resp, err := http.ReadResponse(k.in, &http.Request{Method: method})

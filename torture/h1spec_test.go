@@ -171,7 +171,7 @@ type spec struct {
 
 func (x *spec) send(raw string) net.Conn {
 	c := x.s.dial("tcp")
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(unstuck))
 	go func() { _, _ = io.WriteString(c, strings.ReplaceAll(raw, "TOKEN", x.token)) }()
 	return c
 }
@@ -206,7 +206,7 @@ func (x *spec) waits(r rule) string {
 func (x *spec) all(raw string) (answer []byte, closed bool) {
 	c := x.send(raw)
 	defer func() { _ = c.Close() }()
-	_ = c.SetReadDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(unstuck))
 	b, err := io.ReadAll(c)
 	return b, !errors.Is(err, os.ErrDeadlineExceeded)
 }

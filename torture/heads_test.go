@@ -90,12 +90,13 @@ func (h *heads) try(network string, v vector) {
 	}
 	a := h.s.exchange(network, raw, v)
 	saw := h.r.take(a.answered())
-	if a.took > prompt { // a busy machine is slow once, a sidecar that waits for more is slow again
+	for again := 0; a.took > prompt; again++ { // a busy machine is slow now and then, a sidecar that waits for more is slow each time
+		if again == 4 {
+			h.mistake(v, network, "took %v to be answered and closed", a.took)
+			break
+		}
 		a = h.s.exchange(network, raw, v)
 		saw = h.r.take(a.answered())
-		if a.took > prompt {
-			h.mistake(v, network, "took %v to be answered and closed", a.took)
-		}
 	}
 	forwarded := v.verdict == accepted || v.verdict == either && (len(a.statuses) == 0 || !a.ours[0])
 	if forwarded && len(saw) == 0 && len(a.statuses) > 0 && !a.ours[0] && a.statuses[0] >= 400 {
@@ -271,7 +272,7 @@ func (s *sidecar) exchange(network, raw string, v vector) answers {
 		// Who is refused is closed without a word of the caller's own: that it has not happened shows when the time is over.
 		wait := exchangeLimit
 		if !halved {
-			wait = 5 * time.Second
+			wait = unstuck
 		}
 		_ = c.SetReadDeadline(began.Add(wait))
 		n, err := c.Read(buf)

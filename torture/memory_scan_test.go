@@ -146,7 +146,7 @@ func (m *memoryTest) stacks() {
 	select {
 	case err := <-m.s.ended:
 		m.s.ended <- err
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		m.t.Error("SIGQUIT did not end the program")
 	}
 	<-done

@@ -255,7 +255,7 @@ var targets = map[string][2]string{
 
 // call is one request of a caller. What the provider shall do with it depends on the org's fate and the number.
 func (m *memoryTest) call(org, provider, fate string, n int) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	target := targets[provider]
 	req, err := http.NewRequestWithContext(ctx, target[0], "http://"+target[1], strings.NewReader("To=%2B15550001&Body="+strings.Repeat("hi", n%7*2000)))

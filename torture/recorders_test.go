@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/keyward/keyward/internal/freeport"
 )
 
 // A seen request is what an upstream understood of the bytes that it got.
@@ -35,7 +37,7 @@ type recorder struct {
 
 // take is what was seen since it was last asked. It waits for what is still on its way here: answered requests were seen.
 func (r *recorder) take(answered int) []seen {
-	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
 		r.mu.Lock()
 		if n := len(r.seen); n >= answered {
 			s := r.seen
@@ -105,7 +107,7 @@ func behind(t *testing.T, name, program, config string, args func(config string)
 	if err != nil {
 		leftOut(t, "hostile heads into "+name, program+" is not installed (Debian: apt-get install "+program+")")
 	}
-	r := &recorder{name: name, address: freeAddress(t)}
+	r := &recorder{name: name, address: freeport.New(t)}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -144,13 +146,12 @@ func runProgram(t *testing.T, r *recorder, path, log string, args ...string) {
 		b, _ := os.ReadFile(log)
 		return strings.Count(string(b), "refused-by-parser") + strings.Count(string(b), "BADREQ")
 	}
-	for range 200 {
+	for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(25 * time.Millisecond) {
 		if c, err := net.Dial("tcp", r.address); err == nil {
 			_ = c.Close()
 			time.Sleep(50 * time.Millisecond)
 			return
 		}
-		time.Sleep(25 * time.Millisecond)
 	}
 	b, _ := os.ReadFile(log)
 	t.Fatalf("%s never listened:\n%s", path, b)
@@ -254,7 +255,7 @@ func node(t *testing.T) *recorder {
 	if err != nil {
 		leftOut(t, "hostile heads into node", "node is not installed (Debian: apt-get install nodejs)")
 	}
-	r := &recorder{name: "node", address: freeAddress(t)}
+	r := &recorder{name: "node", address: freeport.New(t)}
 	script := filepath.Join(t.TempDir(), "server.js")
 	if err := os.WriteFile(script, []byte(nodeServer), 0o600); err != nil {
 		t.Fatal(err)
@@ -307,7 +308,7 @@ func node(t *testing.T) *recorder {
 	})
 	select {
 	case <-listening:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("node never listened")
 	}
 	r.refused = func() int {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 )
 
@@ -35,7 +36,7 @@ type sidecar struct {
 // outlive it.
 func startSidecar(t testing.TB, upstreams map[string]string, args ...string) *sidecar {
 	t.Helper()
-	s := &sidecar{t: t, dir: memdir.New(t), tcp: freeAddress(t), ended: make(chan error, 1)}
+	s := &sidecar{t: t, dir: memdir.New(t), tcp: freeport.New(t), ended: make(chan error, 1)}
 	all := []string{
 		"serve", "--data-dir", filepath.Join(s.dir, "data"), "--run-dir", s.dir, "--listen", s.tcp, "--webhook-listen", "", "--admin-listen", "",
 		"--log-level", "error", "--cache-size", "20000",
@@ -50,26 +51,16 @@ func startSidecar(t testing.TB, upstreams map[string]string, args ...string) *si
 	}
 	go func() { s.ended <- s.cmd.Wait() }()
 	t.Cleanup(s.stop)
-	s.admin = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+	s.admin = &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(s.dir, "admin.sock"))
 		},
 	}}
 	t.Cleanup(s.admin.CloseIdleConnections)
-	if out, err := exec.Command(binary, "wait", "--max", "20s", "--run-dir", s.dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command(binary, "wait", "--max", "2m", "--run-dir", s.dir).CombinedOutput(); err != nil {
 		t.Fatalf("never ready: %s\n%s", out, s.log.String())
 	}
 	return s
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func (s *sidecar) stop() {
@@ -79,7 +70,7 @@ func (s *sidecar) stop() {
 	_ = s.cmd.Process.Kill()
 	select {
 	case <-s.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Error("the sidecar did not end")
 	}
 }
@@ -145,9 +136,9 @@ func (s *sidecar) tryDial(network string) (net.Conn, error) {
 		return s.tunnel.dial(s.tcp)
 	}
 	if network == "unix" {
-		return net.DialTimeout("unix", filepath.Join(s.dir, "caller.sock"), 5*time.Second)
+		return net.DialTimeout("unix", filepath.Join(s.dir, "caller.sock"), 20*time.Second)
 	}
-	return net.DialTimeout("tcp", s.tcp, 5*time.Second)
+	return net.DialTimeout("tcp", s.tcp, 20*time.Second)
 }
 
 type lockedBuffer struct {

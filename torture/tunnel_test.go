@@ -49,7 +49,7 @@ type tunnel struct {
 
 // dial is TLS to Resend's host within CONNECT.
 func (t *tunnel) dial(address string) (net.Conn, error) {
-	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	c, err := net.DialTimeout("tcp", address, 20*time.Second)
 	if err != nil {
 		return nil, err
 	}

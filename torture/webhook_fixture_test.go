@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
@@ -37,12 +38,12 @@ func newHookSidecar(t testing.TB, dir, target string, args ...string) *hookSidec
 	if dir == "" {
 		dir = memdir.New(t)
 	}
-	h := &hookSidecar{t: t, dir: dir, address: freeAddress(t)}
+	h := &hookSidecar{t: t, dir: dir, address: freeport.New(t)}
 	h.args = append([]string{
 		"serve", "--data-dir", filepath.Join(dir, "data"), "--run-dir", dir, "--listen", "", "--admin-listen", "", "--webhook-listen", h.address,
 		"--webhook-target", target, "--log-level", "error",
 	}, args...)
-	admin := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	admin := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
 	}}}
 	h.sidecar = &sidecar{t: t, dir: dir, admin: admin}
@@ -68,7 +69,7 @@ func (h *hookSidecar) tryStart() error {
 	}
 	go func() { s.ended <- s.cmd.Wait() }()
 	h.sidecar = s
-	for until := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		select {
 		case err := <-s.ended:
 			s.ended <- err
@@ -123,7 +124,7 @@ func (k hook) bytes() []byte {
 
 // sendHook sends one over a connection of its own.
 func sendHook(address string, k hook) reply {
-	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	c, err := net.DialTimeout("tcp", address, 20*time.Second)
 	if err != nil {
 		return reply{err: err}
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 )
 
@@ -213,7 +214,7 @@ const (
 )
 
 func newMortalApp(t *testing.T) *mortalApp {
-	a := &mortalApp{t: t, address: freeAddress(t), file: filepath.Join(memdir.New(t), "taken")}
+	a := &mortalApp{t: t, address: freeport.New(t), file: filepath.Join(memdir.New(t), "taken")}
 	a.start()
 	t.Cleanup(a.kill)
 	return a
@@ -226,7 +227,7 @@ func (a *mortalApp) start() {
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)
 	}
-	soon(a.t, 10*time.Second, "the app listens", func() bool {
+	soon(a.t, time.Minute, "the app listens", func() bool {
 		c, err := net.Dial("tcp", a.address)
 		if err == nil {
 			_ = c.Close()

@@ -118,7 +118,7 @@ func (c *hookConn) send(k hook) reply { return c.sendBytes(k.bytes()) }
 
 func (c *hookConn) sendBytes(request []byte) reply {
 	if c.c == nil {
-		nc, err := net.DialTimeout("tcp", c.address, 5*time.Second)
+		nc, err := net.DialTimeout("tcp", c.address, 20*time.Second)
 		if err != nil {
 			return reply{err: err}
 		}

@@ -61,7 +61,7 @@ func TestWebhookReplays(t *testing.T) {
 	}
 	for _, s := range []*hookSidecar{a, b} {
 		_ = s.cmd.Process.Signal(syscall.SIGTERM)
-		if err := ended(s.sidecar, 20*time.Second); err != nil {
+		if err := ended(s.sidecar, time.Minute); err != nil {
 			t.Errorf("SIGTERM: %v", err)
 		}
 		s.start()
@@ -97,7 +97,7 @@ func TestWebhookReplays(t *testing.T) {
 			t.Errorf("%s: of %d at once %d were taken, %d were known", o.org, atOnce, firsts.Load(), seconds.Load())
 		}
 	}
-	soon(t, 30*time.Second, "the app has what was stored", func() bool { return len(app.all()) == n })
+	soon(t, 2*time.Minute, "the app has what was stored", func() bool { return len(app.all()) == n })
 	for key, ids := range app.all() {
 		if len(ids) != 1 {
 			t.Errorf("the app was asked %d times: %.80s", len(ids), key)

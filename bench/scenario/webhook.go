@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"strings"
 
 	"github.com/keyward/keyward/bench/load"
 	"github.com/keyward/keyward/bench/provider"
+	"github.com/keyward/keyward/internal/freeport"
 )
 
 const (
@@ -25,10 +25,11 @@ func webhook(ctx context.Context, e *Env) error {
 		return err
 	}
 	e.atEnd(app.Close)
-	address, err := freeAddress()
+	address, release, err := freeport.Take()
 	if err != nil {
 		return err
 	}
+	e.atEnd(func() error { release(); return nil })
 	s, err := e.sidecar(ctx, "--webhook-listen", address, "--webhook-target", "http://"+app.Address()+"/hooks")
 	if err != nil {
 		return err
@@ -98,13 +99,4 @@ func toolCalls() func([]byte) []byte {
 		}
 		return dst
 	}
-}
-
-// freeAddress is one of loopback that nobody listens on now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

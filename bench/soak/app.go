@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/keyward/keyward/internal/freeport"
 )
 
 // An app takes the webhooks. It keeps a ledger: what was acknowledged to the sender as stored must come.
 type app struct {
 	address string
+	release func()
 
 	mu        sync.Mutex
 	server    *http.Server
@@ -24,13 +27,15 @@ type app struct {
 }
 
 func newApp() (*app, error) {
-	a := &app{acked: map[string]time.Time{}, came: map[string]int{}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, release, err := freeport.Take() // and not port 0: it comes back there after having been down
 	if err != nil {
 		return nil, err
 	}
-	a.address = l.Addr().String()
-	a.serve(l)
+	a := &app{address: address, release: release, acked: map[string]time.Time{}, came: map[string]int{}}
+	if err := a.up(); err != nil {
+		release()
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -61,7 +66,7 @@ func (a *app) up() error {
 	return nil
 }
 
-func (a *app) close() error { return a.down() }
+func (a *app) close() error { defer a.release(); return a.down() }
 
 // A hook is what the senders send, as far as the app reads it.
 type hook struct {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/keyward/keyward/bench/provider"
 	"github.com/keyward/keyward/bench/scenario"
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/pgtest"
 )
 
@@ -166,12 +167,13 @@ func (f *field) start(ctx context.Context, o *Options, name, ca string) (*node, 
 	if err := n.configure(4000); err != nil {
 		return nil, err
 	}
-	var err error
-	if n.tcp, err = freeAddress(); err != nil {
-		return nil, err
-	}
-	if n.webhooks, err = freeAddress(); err != nil {
-		return nil, err
+	for _, address := range []*string{&n.tcp, &n.webhooks} {
+		free, release, err := freeport.Take()
+		if err != nil {
+			return nil, err
+		}
+		*address = free
+		f.stops = append(f.stops, func() error { release(); return nil })
 	}
 	args := []string{
 		"--config", n.config, "--listen", n.tcp, "--webhook-listen", n.webhooks, "--webhook-target", f.app.url(), "--upstream-ca", ca,
@@ -189,6 +191,7 @@ func (f *field) start(ctx context.Context, o *Options, name, ca string) (*node, 
 		}
 		args = append(args, "--store", f.db.URL(database), "--key", "file:"+key)
 	}
+	var err error
 	if n.Sidecar, err = scenario.StartSidecar(ctx, scenario.SidecarOptions{Binary: o.Binary, Dir: dir, Args: args, Log: n.log}); err != nil {
 		return nil, err
 	}
@@ -217,15 +220,6 @@ func client(network, address string) *http.Client {
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		},
 	}}
-}
-
-// freeAddress is one of loopback that nobody listens on now.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // fill stores what the calls need.

@@ -26,6 +26,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
 
@@ -108,7 +109,7 @@ func startSidecar(t *testing.T) *sidecar {
 	s := &sidecar{t: t, bin: bin, run: filepath.Join(dir, "run"), app: &app{}}
 	target := httptest.NewServer(s.app)
 	t.Cleanup(target.Close)
-	admin, hooks := freePort(t), freePort(t)
+	admin, hooks := freeport.New(t), freeport.New(t)
 	s.url, s.hooks = "http://"+admin, "http://"+hooks
 	peers := standin.New(standin.Options{})
 	upstreams, err := peers.Start()
@@ -130,16 +131,16 @@ func startSidecar(t *testing.T) *sidecar {
 	t.Cleanup(func() {
 		began := time.Now()
 		_ = p.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(20*time.Second, func() { _ = p.Process.Kill() })
+		kill := time.AfterFunc(time.Minute, func() { _ = p.Process.Kill() })
 		defer kill.Stop()
-		if err := p.Wait(); err != nil || time.Since(began) > 10*time.Second {
+		if err := p.Wait(); err != nil || time.Since(began) > 25*time.Second { // --drain-timeout is 30 s, and nothing may need it
 			t.Errorf("keyward serve: %v after %s", err, time.Since(began))
 		}
 		if t.Failed() {
 			t.Logf("keyward serve wrote:\n%s", out.String())
 		}
 	})
-	s.keyward("", "wait", "--max", "30s")
+	s.keyward("", "wait", "--max", "2m")
 	for _, c := range standin.Sample("demo") {
 		peers.Expect(c)
 		s.keyward(string(c.JSON()), "credentials", "set", "--org", "demo", "--provider", c.Provider)
@@ -189,7 +190,7 @@ func (s *sidecar) open() *browser {
 		}
 		t.Skip("SKIPPED: no Chromium, and KEYWARD_TEST_NO_BROWSER=1: the console is not tested")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.UserDataDir(profile(t)), chromedp.WSURLReadTimeout(2*time.Minute),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false))
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox)
@@ -198,7 +199,7 @@ func (s *sidecar) open() *browser {
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(cancel)
-	ctx, end := context.WithTimeout(ctx, 4*time.Minute)
+	ctx, end := context.WithTimeout(ctx, 10*time.Minute)
 	t.Cleanup(end)
 	b := &browser{t: t, ctx: ctx, url: s.url, hosts: map[string]int{}}
 	if err := chromedp.Listen(ctx, b.note); err != nil {
@@ -210,6 +211,21 @@ func (s *sidecar) open() *browser {
 	b.size(1280, 900)
 	t.Cleanup(b.clean)
 	return b
+}
+
+// profile is a folder for the browser. Its processes may write there for a moment after it has ended, which t.TempDir takes for a failure.
+func profile(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kwbrowser")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for try := 0; os.RemoveAll(dir) != nil && try < 50; try++ {
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	return dir
 }
 
 // note keeps what must not happen on any page.
@@ -286,7 +302,7 @@ func (b *browser) sees(text string) {
 
 func (b *browser) until(never string, ok func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.t.Fatalf("%s at %s:\n%s", never, b.at(), b.text())
 		}
@@ -345,16 +361,6 @@ func (b *browser) scheme(name string) {
 	}
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // A lockedBuffer is written by a process while a test reads it.
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -385,7 +391,7 @@ func (s *sidecar) get(provider, path string) error {
 		return err
 	}
 	req.Header.Set("Keyward-Org", "demo")
-	resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(req)
+	resp, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Do(req)
 	if err != nil {
 		return err
 	}

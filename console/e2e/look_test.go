@@ -43,7 +43,11 @@ func (s *sidecar) furnish() {
 	s.signed()
 	s.app.set(true)
 	s.keyward("", "webhooks", "test", "--org", "demo", "--provider", "resend")
-	time.Sleep(time.Second) // both attempts
+	for until := time.Now().Add(time.Minute); !strings.Contains(s.keyward("", "webhooks", "list", "--json"), `"dead"`); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(until) {
+			s.t.Fatal("a webhook that the app refused twice is not dead")
+		}
+	}
 	s.app.set(false)
 	s.keyward("", "webhooks", "test", "--org", "demo", "--provider", "resend")
 }
