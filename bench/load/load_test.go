@@ -4,30 +4,36 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/bench/load"
 	"github.com/keyward/keyward/bench/provider"
 )
 
-// one in a hundred answers is 50 ms late.
+// How late an answer is that is to show, and what a machine may add to any: another program's turns, many of them, but less than what shows.
 const (
-	late      = 50 * time.Millisecond
+	late      = time.Second
 	lateEvery = 100
+	slack     = 200 * time.Millisecond
 )
 
-// TestOpenLoopShowsLateAnswersExactly: of 2,000 answers exactly 20 are late, so that the 99th percentile is still a prompt one, and whatever lies
-// above it is late by 50 ms and no more.
+// TestOpenLoopShowsLateAnswersExactly: of 1,000 answers exactly 10 are late, so that the 99th percentile is still a prompt one, and whatever lies
+// above it is late by a second and no more.
 func TestOpenLoopShowsLateAnswersExactly(t *testing.T) {
 	undisturbed(t, func(j *judge) {
-		r := run(t, provider.Options{DelayEvery: lateEvery, Delay: late}, load.Options{Conns: 64, Rate: 2000, Requests: 2000, Duration: time.Minute})
-		if r.Requests != 2000 {
-			t.Fatalf("%d requests, not 2000", r.Requests)
+		r := run(t, provider.Options{DelayEvery: lateEvery, Delay: late}, load.Options{Conns: 64, Rate: 500, Requests: 1000, Duration: time.Minute})
+		if r.Requests != 1000 {
+			t.Fatalf("%d requests, not 1000", r.Requests)
 		}
 		j.prompt(r, 98.9)
 		j.prompt(r, 99)
-		j.late(r, 99.05, late)
+		j.late(r, 99.1, late)
 		j.late(r, 99.9, late)
 		j.late(r, 100, late)
 	})
@@ -36,24 +42,37 @@ func TestOpenLoopShowsLateAnswersExactly(t *testing.T) {
 // TestOpenLoopShowsMoreLateAnswersAtP99: with one in 90 late, the 99th percentile is late as well.
 func TestOpenLoopShowsMoreLateAnswersAtP99(t *testing.T) {
 	undisturbed(t, func(j *judge) {
-		r := run(t, provider.Options{DelayEvery: 90, Delay: late}, load.Options{Conns: 64, Rate: 2000, Requests: 2000, Duration: time.Minute})
+		r := run(t, provider.Options{DelayEvery: 90, Delay: late}, load.Options{Conns: 64, Rate: 500, Requests: 1000, Duration: time.Minute})
 		j.prompt(r, 98.8)
 		j.late(r, 99, late)
 		j.late(r, 99.9, late)
 	})
 }
 
-// TestOpenLoopHidesNoStall: for 300 ms nothing is answered. Whatever should have been sent meanwhile waited for what was left of it.
-func TestOpenLoopHidesNoStall(t *testing.T) {
-	const stall = 300 * time.Millisecond
-	undisturbed(t, func(j *judge) {
-		p := start(t, provider.Options{})
-		time.AfterFunc(300*time.Millisecond, func() { p.Stall(stall) })
-		r := runAt(t, p, load.Options{Conns: 4, Rate: 1000, Duration: time.Second})
-		if r.Requests != 1000 {
-			t.Errorf("%d requests, not 1000", r.Requests)
+// stalled is a load during which nothing is answered for a while, from the nth request on.
+func stalled(t *testing.T, o load.Options, n int, stall time.Duration) *load.Result {
+	t.Helper()
+	p := start(t, provider.Options{})
+	with := options(p)
+	o.Target = with.Target
+	o.Request = func(dst []byte) []byte {
+		if n--; n == 0 {
+			p.Stall(stall)
 		}
-		// 300 of 1,000 waited, evenly from 300 ms down to nothing: a quarter of them less than 75 ms, and so on.
+		return with.Request(dst)
+	}
+	return finished(t, o)
+}
+
+// TestOpenLoopHidesNoStall: for 900 ms of 3 s nothing is answered. Whatever should have been sent meanwhile waited for what was left of it.
+func TestOpenLoopHidesNoStall(t *testing.T) {
+	const stall = 900 * time.Millisecond
+	undisturbed(t, func(j *judge) {
+		r := stalled(t, load.Options{Conns: 4, Rate: 500, Duration: 3 * time.Second}, 400, stall)
+		if r.Requests != 1500 {
+			t.Errorf("%d requests, not 1500", r.Requests)
+		}
+		// 450 of 1,500 waited, evenly from 900 ms down to nothing: a quarter of them less than 225 ms, and so on.
 		j.late(r, 100, stall)
 		j.late(r, 70+30*0.75, stall*3/4)
 		j.late(r, 70+30*0.5, stall/2)
@@ -63,36 +82,38 @@ func TestOpenLoopHidesNoStall(t *testing.T) {
 
 // TestClosedLoopHidesAStall says why there is an open loop: the same stall is met by four requests only.
 func TestClosedLoopHidesAStall(t *testing.T) {
-	const stall = 300 * time.Millisecond
+	const stall = 900 * time.Millisecond
 	undisturbed(t, func(j *judge) {
-		p := start(t, provider.Options{})
-		time.AfterFunc(200*time.Millisecond, func() { p.Stall(stall) })
-		r := runAt(t, p, load.Options{Conns: 4, Duration: time.Second})
+		r := stalled(t, load.Options{Conns: 4, Requests: 1000, Duration: time.Minute}, 400, stall)
 		j.late(r, 100, stall)
 		j.prompt(r, 99)
 	})
 }
 
+// TestOpenLoopKeepsItsPace: half of the requests begin when they are due, but for what the kernel's timer shows itself to be late meanwhile. A
+// loop paced by time.Sleep is late by half a millisecond more.
 func TestOpenLoopKeepsItsPace(t *testing.T) {
-	for _, rate := range []float64{100, 3000} {
+	for _, rate := range []float64{100, 1000} {
 		undisturbed(t, func(j *judge) {
-			r := run(t, provider.Options{}, load.Options{Conns: 64, Rate: rate, Duration: 500 * time.Millisecond})
-			if r.Requests != int64(rate/2) {
-				t.Errorf("%v a second for half a second: %d requests", rate, r.Requests)
+			p := start(t, provider.Options{})
+			var r *load.Result
+			own := timersLag(func() { r = runAt(t, p, load.Options{Conns: 64, Rate: rate, Duration: time.Second}) })
+			if r.Requests != int64(rate) {
+				t.Errorf("%v a second for a second: %d requests", rate, r.Requests)
 			}
-			j.atMost("half of the lags", time.Duration(r.Lag.ValueAtPercentile(50)), 100*time.Microsecond)
+			j.atMost("half of the lags", time.Duration(r.Lag.ValueAtPercentile(50)), 100*time.Microsecond+own)
 		})
 	}
 }
 
 func TestClosedLoopKeepsItsConcurrency(t *testing.T) {
 	undisturbed(t, func(j *judge) {
-		r := run(t, provider.Options{DelayEvery: 1, Delay: 20 * time.Millisecond}, load.Options{Conns: 8, Duration: 500 * time.Millisecond})
-		most := int64(8 * 500 / 20)
+		r := run(t, provider.Options{DelayEvery: 1, Delay: 100 * time.Millisecond}, load.Options{Conns: 8, Duration: 2 * time.Second})
+		most := int64(8 * 2000 / 100)
 		if r.Requests > most+8 {
-			t.Errorf("8 at a time, each 20 ms: %d requests in half a second, more than %d", r.Requests, most)
+			t.Errorf("8 at a time, each 100 ms: %d requests in two seconds, more than %d", r.Requests, most)
 		}
-		j.atMost("of 200 were missing", time.Duration(most-r.Requests), 40)
+		j.atMost("of 160 were missing", time.Duration(most-r.Requests), 60)
 	})
 }
 
@@ -136,7 +157,7 @@ func TestRevokedGenerationIsRefused(t *testing.T) {
 
 func TestSilenceIsAnError(t *testing.T) {
 	p := start(t, provider.Options{})
-	p.Stall(time.Second)
+	p.Stall(5 * time.Second)
 	r := runAt(t, p, load.Options{Conns: 2, Rate: 20, Duration: 200 * time.Millisecond, Drain: 100 * time.Millisecond})
 	if r.Requests != 4 || r.Errors != 4 || r.FirstError == nil {
 		t.Errorf("%d requests, %d errors, %v: want 4 that never came", r.Requests, r.Errors, r.FirstError)
@@ -173,6 +194,11 @@ func runAt(t *testing.T, p *provider.Provider, o load.Options) *load.Result {
 	t.Helper()
 	with := options(p)
 	o.Target, o.Request = with.Target, with.Request
+	return finished(t, o)
+}
+
+func finished(t *testing.T, o load.Options) *load.Result {
+	t.Helper()
 	r, err := load.Run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -190,27 +216,23 @@ type judge struct{ wrong []string }
 // shows in a loop that hides nothing, so what was measured meanwhile is measured again.
 func undisturbed(t *testing.T, measure func(j *judge)) {
 	t.Helper()
-	const mayBeWrong, patience = 3, 8 * time.Second
+	const mayBeWrong, calm, patience = 3, 5 * time.Millisecond, 3 * time.Minute
 	wrong := 0
-	var longest time.Duration
-	for begun := time.Now(); time.Since(begun) < patience; {
+	for begun := time.Now(); ; {
 		var j judge
 		stood := standstill(func() { measure(&j) })
-		switch {
-		case len(j.wrong) == 0 || t.Failed():
+		if len(j.wrong) == 0 || t.Failed() {
 			return
-		case stood > slack/4:
-			longest = max(longest, stood)
-			continue
 		}
-		if wrong++; wrong == mayBeWrong {
-			for _, w := range j.wrong {
-				t.Error(w)
-			}
+		t.Logf("the machine stood still for up to %v: %s", stood, strings.Join(j.wrong, "; "))
+		if stood <= calm {
+			wrong++
+		}
+		if wrong == mayBeWrong || time.Since(begun) > patience {
+			t.Errorf("each time something did not fit, %d times undisturbed", wrong)
 			return
 		}
 	}
-	t.Skipf("NOT TESTED: this machine stood still for up to %v each time; run it again when it is less busy", longest)
 }
 
 // standstill is the longest that the machine kept two sleepers beyond their time while f ran.
@@ -238,8 +260,32 @@ func standstill(f func()) time.Duration {
 	return max(<-longest, <-longest)
 }
 
-// slack is what a machine may add.
-const slack = 20 * time.Millisecond
+// timersLag is by how much half of the kernel's timers were late while f ran.
+func timersLag(f func()) time.Duration {
+	over, lag := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		var lags []time.Duration
+		for {
+			select {
+			case <-over:
+				slices.Sort(lags)
+				lag <- lags[len(lags)/2]
+				return
+			default:
+			}
+			const short = time.Millisecond
+			begun := time.Now()
+			ts := unix.NsecToTimespec(int64(short))
+			_ = unix.Nanosleep(&ts, nil)
+			lags = append(lags, max(time.Since(begun)-short, 0))
+		}
+	}()
+	f()
+	close(over)
+	return <-lag
+}
 
 func (j *judge) atMost(what string, d, most time.Duration) {
 	if d > most {
