@@ -78,7 +78,7 @@ func ourGoroutines() (all []string) {
 
 func noGoroutinesLeft(t *testing.T, before []string) {
 	t.Helper()
-	for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		now := ourGoroutines()
 		if len(now) <= len(before) {
 			return
@@ -216,7 +216,7 @@ func (f *faultWorld) try(seed uint64) {
 
 // settle waits until all that the requests used has been given back, and says what has not.
 func (f *faultWorld) settle(now *faults) (left string) {
-	for until := time.Now().Add(8 * time.Second); ; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
 		for _, u := range *f.p.hosts.Load() {
 			u.sweep(time.Now().Add(time.Hour))
 		}

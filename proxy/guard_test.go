@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/store"
 )
 
@@ -185,11 +186,6 @@ func TestOwnCredentialOverSharedConnections(t *testing.T) {
 }
 
 func TestProviderFailures(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = closed.Close()
 	silent := newPeer(t, true)
 	silent.handler = func(_ net.Conn, br *bufio.Reader, _ string) { _, _ = br.ReadByte() }
 	junk := newPeer(t, true)
@@ -217,7 +213,7 @@ func TestProviderFailures(t *testing.T) {
 		code   string
 		change func(*Options)
 	}{
-		"nobody listens":           {"https://" + closed.Addr().String(), 502, "upstream_unreachable", nil},
+		"nobody listens":           {"https://" + freeport.New(t), 502, "upstream_unreachable", nil},
 		"certificate not trusted":  {silent.url, 502, "upstream_tls", func(o *Options) { o.Roots = nil }},
 		"plain where TLS is due":   {"https://" + plain.Addr().String(), 502, "upstream_tls", nil},
 		"no answer in time":        {silent.url, 504, "upstream_timeout", func(o *Options) { o.FirstByteTimeout = 300 * time.Millisecond }},
@@ -277,7 +273,7 @@ func TestSlowProviderTakesNotAll(t *testing.T) {
 		}
 		_, _ = io.WriteString(c, okAnswer)
 	}
-	w := newWorld(t, peer.url, func(o *Options) { o.MaxConns = 80 })
+	w := newWorld(t, peer.url, func(o *Options) { o.MaxConns, o.FirstByteTimeout = 80, time.Minute })
 	codes := make(chan string, 100)
 	ask := func(path, org string) {
 		resp, err := w.tryRaw("unix", "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nKeyward-Org: "+org+"\r\n\r\n")

@@ -144,7 +144,7 @@ func newWorld(t testing.TB, to string, change ...func(*Options)) *world {
 	w.rows.assistants["asst_2"] = &store.Assistant{ID: "asst_2", Org: "globex"}
 	o := Options{
 		Store: w.rows, Keys: w.keys, Rules: caller.SelfOnly(uint32(os.Geteuid())), Log: zerolog.New(w.logs),
-		Upstreams: map[string]*url.URL{}, Limits: Limits{FirstByteTimeout: 5 * time.Second, IdleTimeout: 10 * time.Second},
+		Upstreams: map[string]*url.URL{}, Limits: Limits{FirstByteTimeout: 15 * time.Second, IdleTimeout: 10 * time.Second},
 	}
 	if to != "" {
 		u, err := url.Parse(to)

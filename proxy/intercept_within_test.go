@@ -156,7 +156,7 @@ func TestAGoneAppCancelsWithinConnect(t *testing.T) {
 		_ = c.Close()
 		select {
 		case <-gone:
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("%s: the provider still works on it", network)
 		}
 	}
@@ -201,9 +201,9 @@ func TestADrainEndsTunnels(t *testing.T) {
 }
 
 func TestSlowTLSIsCutOff(t *testing.T) {
-	i := newInterceptor(t, "", func(o *Options) { o.HeadTimeout = 50 * time.Millisecond })
+	i := newInterceptor(t, "", func(o *Options) { o.HeadTimeout = time.Second })
 	_, c := i.connect("unix", "api.resend.com:443", basic("x", "acme"))
-	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(8 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("a client that never begins TLS is waited for")
 	}

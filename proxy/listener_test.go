@@ -237,7 +237,7 @@ func TestStoreDown(t *testing.T) {
 // A connection on which nothing was asked ends without a word: a client that had it ready would take a refusal for its answer. One that began to ask is
 // told.
 func TestNothingAskedIsNotAnswered(t *testing.T) {
-	w := newWorld(t, "", func(o *Options) { o.HeadTimeout = 100 * time.Millisecond })
+	w := newWorld(t, "", func(o *Options) { o.HeadTimeout = 700 * time.Millisecond })
 	for _, at := range [][2]string{{"unix", w.socket}, {"tcp", w.tcp}} {
 		for sent, want := range map[string]string{"": "", "P": "HTTP/1.1 400 Bad Request\r\n"} {
 			c, err := net.Dial(at[0], at[1])

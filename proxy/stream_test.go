@@ -112,10 +112,13 @@ func TestUpload(t *testing.T) {
 					return
 				}
 				h := sha256.New()
-				n, _ := io.Copy(h, r.Body)
+				half, _ := io.CopyN(h, r.Body, size/2)
 				var m runtime.MemStats
+				runtime.GC() // garbage of this process is not what the body takes
 				runtime.ReadMemStats(&m)
 				peak = m.HeapInuse
+				n, _ := io.Copy(h, r.Body)
+				n += half
 				sums <- fmt.Sprintf("%d %x", n, h.Sum(nil))
 				_, _ = io.WriteString(c, okAnswer)
 			}
@@ -138,7 +141,7 @@ func TestUpload(t *testing.T) {
 			if got, want := <-sums, fmt.Sprintf("%d %x", size, h.Sum(nil)); resp.StatusCode != 200 || got != want {
 				t.Errorf("status %d, provider got %s, sent %s", resp.StatusCode, got, want)
 			}
-			if grown := int64(peak) - int64(before.HeapInuse); grown > 32<<20 {
+			if grown := int64(peak) - int64(before.HeapInuse); grown > 16<<20 {
 				t.Errorf("the heap grew by %d MiB while the body passed", grown>>20)
 			}
 		})
@@ -205,10 +208,12 @@ func TestFullDuplex(t *testing.T) {
 func TestEarlyAnswer(t *testing.T) {
 	peer := newPeer(t, true)
 	w := newWorld(t, peer.url)
+	heard := make(chan struct{})
 	peer.handler = func(c net.Conn, _ *bufio.Reader, _ string) {
 		_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
-		time.Sleep(300 * time.Millisecond)
+		<-heard
 	}
+	defer close(heard)
 	conn := w.dial("unix")
 	_, _ = io.WriteString(conn, "POST /elevenlabs/x HTTP/1.1\r\n"+orgLine+"Content-Length: 1000000\r\n\r\n"+strings.Repeat("x", 20000))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -322,15 +327,15 @@ func TestAbandonedExpects(t *testing.T) {
 		_, _ = io.WriteString(conn, "GET /vapi/x HTTP/1.1\r\n"+orgLine+upgradeHead)
 		_ = conn.Close()
 	}
-	time.Sleep(300 * time.Millisecond)
-	if resp := w.raw("unix", "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n"); resp.StatusCode != 200 {
-		t.Errorf("afterwards: %d %s", resp.StatusCode, problemCode(resp))
-	}
-	for _, n := range w.p.inflight.providers {
-		if n.Load() != 0 {
-			t.Errorf("%d requests still counted", n.Load())
+	waitFor(t, func() bool { return w.raw("unix", "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n").StatusCode == 200 })
+	waitFor(t, func() bool {
+		for _, n := range w.p.inflight.providers {
+			if n.Load() != 0 {
+				return false
+			}
 		}
-	}
+		return true
+	})
 }
 
 func TestAnswersWithoutABody(t *testing.T) {

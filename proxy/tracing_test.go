@@ -57,7 +57,7 @@ func (x *tracedWorld) get(lines ...string) (told []http.Header, spans []trace.Sp
 		head += l + "\r\n"
 	}
 	x.raw("unix", head+"\r\n")
-	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if x.p.inflight.providers[x.p.names["vapi"]].Load() == 0 {
 			break
 		}

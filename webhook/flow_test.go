@@ -377,14 +377,14 @@ func TestRoutes(t *testing.T) {
 
 // A connection on which nothing was asked ends without a word; one that began to ask is told.
 func TestNothingAskedIsNotAnswered(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.HeadTimeout = 100 * time.Millisecond })
+	w := newWorld(t, func(o *Options) { o.HeadTimeout = 700 * time.Millisecond })
 	for sent, want := range map[string]string{"": "", "P": "HTTP/1.1 408 "} {
 		c, err := net.Dial("tcp", strings.TrimPrefix(w.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, _ = io.WriteString(c, sent)
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
 		got, err := io.ReadAll(c)
 		if err != nil || !strings.HasPrefix(string(got), want) || want == "" && len(got) > 0 {
 			t.Errorf("after %q: %q, %v", sent, got, err)
