@@ -134,7 +134,7 @@ func TestSecretRoutesOfMoreProviders(t *testing.T) {
 // A WebSocket is authenticated in its head, whatever a browser's library would have put into the subprotocols.
 func TestWebSocketsOfDeepgramAndOpenAI(t *testing.T) {
 	w, peers := newStandins(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for _, c := range []struct {
 		name, url string

@@ -47,7 +47,7 @@ func TestWebSocket(t *testing.T) {
 	}))
 	defer srv.Close()
 	w := newWorld(t, srv.URL)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	c, _, err := websocket.Dial(ctx, "ws://api.elevenlabs.io/v1/speech-to-text/realtime?model_id=m", &websocket.DialOptions{
 		HTTPClient: w.client("unix"), HTTPHeader: http.Header{"Keyward-Org": {"acme"}, "Xi-Api-Key": {"placeholder"}},

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	readyIn = 15 * time.Second // a loaded machine starts a process in seconds
+	readyIn = time.Minute // a loaded machine starts a process in seconds
 	endsIn  = 5 * time.Second
 )
 

@@ -44,7 +44,7 @@ func (s *sidecar) Start(ctx context.Context, u Upstream) (Endpoint, error) {
 	if s.process, err = launch(ctx, Keyward, cmd, socket, u.Value, 0); err != nil {
 		return Endpoint{}, err
 	}
-	if err := s.manage(ctx, nil, "wait", "--run-dir", dir, "--max", "20s"); err != nil {
+	if err := s.manage(ctx, nil, "wait", "--run-dir", dir, "--max", "1m"); err != nil {
 		return Endpoint{}, err
 	}
 	if err := s.manage(ctx, fields, "credentials", "set", "--run-dir", dir, "--org", org, "--provider", provider); err != nil {

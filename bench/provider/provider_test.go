@@ -73,7 +73,8 @@ func TestLinkTakesItsTime(t *testing.T) {
 	}
 	defer link.Close()
 	var connecting, asking []time.Duration
-	for range 4 {
+	prompt := func(all []time.Duration, want time.Duration) bool { return len(all) > 0 && slices.Min(all) <= want*3/2 }
+	for try := 0; try < 4 || try < 100 && !(prompt(connecting, 2*roundTrip) && prompt(asking, roundTrip)); try++ {
 		begun := time.Now()
 		c := connect(t, link.Address(), p)
 		connecting = append(connecting, time.Since(begun))
@@ -87,7 +88,7 @@ func TestLinkTakesItsTime(t *testing.T) {
 	within(t, "a request", slices.Min(asking), roundTrip)
 }
 
-// within: never less. A busy machine adds its own, so the quickest of a few is looked at.
+// within: never less. A busy machine adds its own, so the quickest is looked at.
 func within(t *testing.T, what string, d, want time.Duration) {
 	t.Helper()
 	if d < want || d > want*3/2 {

@@ -50,7 +50,7 @@ func StartSidecar(ctx context.Context, o SidecarOptions) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := exec.CommandContext(ctx, o.Binary, "wait", "--run-dir", o.Dir, "--max", "20s").CombinedOutput()
+	out, err := exec.CommandContext(ctx, o.Binary, "wait", "--run-dir", o.Dir, "--max", "1m").CombinedOutput()
 	if err != nil {
 		_ = s.Stop()
 		log, _ := os.ReadFile(filepath.Join(o.Dir, "log"))
@@ -123,7 +123,7 @@ func (s *Sidecar) Stop() (err error) {
 			_ = s.cmd.Process.Signal(syscall.SIGTERM)
 			select {
 			case <-s.ended:
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 			}
 		}
 		_ = s.cmd.Process.Kill()

@@ -133,6 +133,15 @@ func TestSharesMakeAThousand(t *testing.T) {
 	if sum != 1000 {
 		t.Error(sum)
 	}
+	few := map[string]int{} // :: kind → calls
+	for nth := range 500 {
+		few[pick(nth).name]++
+	}
+	for _, k := range kinds {
+		if n := few[k.name]; n < k.share/2-1 || n > k.share/2+2 {
+			t.Errorf("of 500 calls %d are %s, and %d of 1000 shall be", n, k.name, k.share)
+		}
+	}
 	for _, f := range faults {
 		for _, a := range f.allows {
 			for _, k := range a.kinds {

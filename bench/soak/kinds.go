@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -58,9 +59,11 @@ var kinds = []kind{
 	{"admin", 15, "credentials replaced, assistants mapped, callers made and revoked, lists read", adminCall},
 }
 
-// pick draws a kind by its share.
-func pick() *kind {
-	n := rand.IntN(1000)
+// pick is the nth call's kind. Steps of the golden section lie evenly, however many they are, so that each kind has its share of short runs
+// too: drawn by lot, one of a hundred runs of some seconds would lack a rare one.
+func pick(nth int) *kind {
+	_, at := math.Modf(float64(nth) * (math.Phi - 1))
+	n := int(1000 * at)
 	for i := range kinds {
 		if n -= kinds[i].share; n < 0 {
 			return &kinds[i]
@@ -89,7 +92,7 @@ func (f *field) load(ctx context.Context, rate float64) {
 				f.held.Add(1)
 				continue
 			}
-			k, n := pick(), f.nodes[rand.IntN(len(f.nodes))]
+			k, n := pick(sent), f.nodes[rand.IntN(len(f.nodes))]
 			f.inFlight.Add(1)
 			f.busy.Go(func() {
 				defer f.inFlight.Add(-1)
