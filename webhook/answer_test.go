@@ -150,13 +150,13 @@ func TestCutAudioIsNoWholeAnswer(t *testing.T) {
 }
 
 func TestAppThatIsSlow(t *testing.T) {
-	shortLimits(t, 300*time.Millisecond)
+	shortLimits(t, time.Second)
 	w := newWorld(t)
 	gone := make(chan struct{})
 	w.app.answers(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done(); close(gone) })
 	began := time.Now()
 	w.refuses(w.post("/webhooks/vapi/acme", request("assistant-request", ""), acmeSecret), 504, "target_timeout")
-	if took := time.Since(began); took < 250*time.Millisecond || took > 8*time.Second {
+	if took := time.Since(began); took < 900*time.Millisecond || took > 6*time.Second {
 		t.Errorf("took %s", took)
 	}
 	select {
@@ -215,11 +215,13 @@ func TestDrain(t *testing.T) {
 	<-began
 	done := make(chan error)
 	go func() { done <- w.s.Shutdown(t.Context()) }()
-	time.Sleep(100 * time.Millisecond)
-	if c, err := net.DialTimeout("tcp", strings.TrimPrefix(w.url, "http://"), time.Second); err == nil {
-		_ = c.Close()
-		t.Error("still accepting")
-	}
+	eventually(t, "it accepts no more", func() bool {
+		c, err := net.DialTimeout("tcp", strings.TrimPrefix(w.url, "http://"), time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
 	close(release)
 	if s := <-got; s.status != 200 || s.body != "late" || !s.last {
 		t.Errorf("in flight: %d %q %v", s.status, s.body, s.header)
