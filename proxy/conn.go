@@ -62,6 +62,9 @@ func newCallerConn(c net.Conn, l *Listener) *callerConn {
 func (c *callerConn) Read(b []byte) (n int, err error) {
 	defer c.guard(&err)
 	n, err = c.deadline.read(b)
+	if n > 0 && !c.busy() {
+		return 0, net.ErrClosed
+	}
 	if n > 0 {
 		if bad := c.head.look(b[:n]); bad != nil {
 			return 0, bad
@@ -73,6 +76,12 @@ func (c *callerConn) Read(b []byte) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	return n, err
+}
+
+// busy notes that a request has begun; false: the connection is being closed, and what it asks must not be done.
+func (c *callerConn) busy() bool {
+	since := c.idleSince.Load()
+	return since == 0 || since != claimed && c.idleSince.CompareAndSwap(since, 0)
 }
 
 // Write renews the write deadline, at most once a second: a caller that does not read for the idle time is cut off.

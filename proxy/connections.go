@@ -86,9 +86,7 @@ func connState(nc net.Conn, state fasthttp.ConnState) {
 	switch state {
 	case fasthttp.StateActive:
 		c.head.active()
-		if since := c.idleSince.Load(); since != claimed {
-			c.idleSince.CompareAndSwap(since, 0)
-		}
+		c.busy()
 	case fasthttp.StateIdle:
 		c.head.idle()
 		c.idleSince.Store(int64(time.Since(started)))

@@ -72,7 +72,12 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.mu.Unlock()
 	t := time.NewTicker(look)
 	defer t.Stop()
-	for p.conns.closeIdle(time.Now(), patient, silent) > 0 || p.accepting() {
+	for {
+		// In this order: what is accepted while the connections are counted would not be waited for.
+		accepting := p.accepting()
+		if open := p.conns.closeIdle(time.Now(), patient, silent); open == 0 && !accepting {
+			return nil
+		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -80,7 +85,6 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // accepting says whether a listener still takes connections.

@@ -27,6 +27,7 @@ type Listener struct {
 	peers         map[uint32]int64 // :: uid → connections that are open, guarded by mu; unix alone
 	shut          atomic.Bool
 	last          atomic.Bool // no more connections than those that have been made already
+	until         time.Time   // when last ends in any case; set before it
 	queued        time.Time   // when there was no room last; Accept's own
 	told          time.Time   // when the log was told of a uid with too many; Accept's own
 	full          func()      // told, at most once a second, that descriptors or connections ran out
@@ -57,6 +58,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		c, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
+			if !l.shut.Load() && time.Now().Before(l.until) && hasQueued(l.Listener) && l.endsIn(aMoment) {
+				continue // the moment was over before we had the processor
+			}
 			return nil, net.ErrClosed
 		}
 		if err != nil {
@@ -93,17 +97,44 @@ func (l *Listener) Accept() (net.Conn, error) {
 // longestQueue is for how long after a crowd the kernel's queue may hold some of it.
 const longestQueue = 10 * time.Second
 
+// How long a listener that ends waits for somebody who is just connecting, and how long it takes who has connected: of a socket that is
+// shared with a successor there are always more.
+const (
+	aMoment = 20 * time.Millisecond
+	atMost  = 2 * time.Second
+)
+
 // finish stops accepting, but for who has connected already: the socket's name goes first, then what waits in its queue is taken.
 func (l *Listener) finish() {
-	const queued = 20 * time.Millisecond
 	if u, ok := l.Listener.(interface{ Unlink() }); ok {
 		u.Unlink()
 	}
+	l.until = time.Now().Add(atMost)
 	l.last.Store(true)
 	l.wake()
-	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); !ok || d.SetDeadline(time.Now().Add(queued)) != nil {
+	if !l.endsIn(aMoment) {
 		_ = l.Close()
 	}
+}
+
+// endsIn has Accept wait no longer than d; false: it cannot be told.
+func (l *Listener) endsIn(d time.Duration) bool {
+	with, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
+	return ok && with.SetDeadline(time.Now().Add(d)) == nil
+}
+
+// hasQueued says whether somebody has connected and is not accepted yet.
+func hasQueued(l net.Listener) bool {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	n := 0
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) })
+	}
+	return n > 0
 }
 
 // Close stops accepting.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/sys/unix"
 )
 
 // A listener is a place where providers connect: it caps how many may, and outlives a lack of file descriptors.
@@ -20,12 +21,17 @@ type listener struct {
 	s    *Server
 	shut atomic.Bool
 	last atomic.Bool // no more connections than those that have been made already
+
+	until time.Time // when last ends in any case; set before it
 }
 
 func (s *Server) serveListener(nl net.Listener) error {
 	l := &listener{Listener: nl, s: s}
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
+	if s.finished {
+		l.finish() // told to stop before it was begun
+	}
 	s.mu.Unlock()
 	err := s.server.Serve(l)
 	_ = l.Close()
@@ -47,6 +53,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		nc, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
+			if !l.shut.Load() && time.Now().Before(l.until) && hasQueued(l.Listener) && l.endsIn(aMoment) {
+				continue // the moment was over before we had the processor
+			}
 			return nil, net.ErrClosed
 		}
 		if err != nil {
@@ -68,13 +77,40 @@ func (l *listener) Accept() (net.Conn, error) {
 // Full says whether those who connect have to wait until somebody else leaves.
 func (s *Server) Full() bool { return s.o.MaxConns > 0 && s.conns.count() >= s.o.MaxConns }
 
+// How long a listener that ends waits for somebody who is just connecting, and how long it takes who has connected: of a socket that is
+// shared with a successor there are always more.
+const (
+	aMoment = 20 * time.Millisecond
+	atMost  = 2 * time.Second
+)
+
 // finish stops accepting, but for who has connected already.
 func (l *listener) finish() {
-	const queued = 20 * time.Millisecond
+	l.until = time.Now().Add(atMost)
 	l.last.Store(true)
-	if d, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); !ok || d.SetDeadline(time.Now().Add(queued)) != nil {
+	if !l.endsIn(aMoment) {
 		_ = l.Close()
 	}
+}
+
+// endsIn has Accept wait no longer than d; false: it cannot be told.
+func (l *listener) endsIn(d time.Duration) bool {
+	with, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
+	return ok && with.SetDeadline(time.Now().Add(d)) == nil
+}
+
+// hasQueued says whether somebody has connected and is not accepted yet.
+func hasQueued(l net.Listener) bool {
+	c, ok := l.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	n := 0
+	if err == nil {
+		_ = raw.Control(func(fd uintptr) { n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) })
+	}
+	return n > 0
 }
 
 // Close stops accepting.
@@ -101,13 +137,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	const silent, look = time.Second, 10 * time.Millisecond
 	s.Drain()
 	s.mu.Lock()
+	s.finished = true
 	for _, l := range s.listeners {
 		l.finish()
 	}
 	s.mu.Unlock()
 	t := time.NewTicker(look)
 	defer t.Stop()
-	for s.conns.closeIdle(time.Now().Add(-silent)) > 0 || s.accepting() {
+	for {
+		// In this order: what is accepted while the connections are counted would not be waited for.
+		accepting := s.accepting()
+		if open := s.conns.closeIdle(time.Now().Add(-silent)); open == 0 && !accepting {
+			return nil
+		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -115,7 +157,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 func (s *Server) accepting() bool {
@@ -128,7 +169,7 @@ func (s *Server) accepting() bool {
 type conn struct {
 	net.Conn
 	s          *Server
-	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served
+	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served; claimed: it is being closed
 	closed     atomic.Bool
 	writeUntil int64 // when the write deadline was last moved, in seconds
 }
@@ -137,6 +178,9 @@ type conn struct {
 // to what it sends at that very moment.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if n > 0 && !c.busy() {
+		return 0, net.ErrClosed
+	}
 	if n == 0 && c.idleSince.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, net.ErrClosed
 	}
@@ -170,12 +214,18 @@ func (c *conn) reset() {
 	_ = c.Close()
 }
 
+// busy notes that a request has begun; false: the connection is being closed, and what it asks must not be done.
+func (c *conn) busy() bool {
+	since := c.idleSince.Load()
+	return since == 0 || since != claimed && c.idleSince.CompareAndSwap(since, 0)
+}
+
 // connState notes when a connection begins and ends to serve a request.
 func connState(nc net.Conn, state fasthttp.ConnState) {
 	if c, ok := nc.(*conn); ok {
 		switch state {
 		case fasthttp.StateActive:
-			c.idleSince.Store(0)
+			c.busy()
 		case fasthttp.StateIdle:
 			c.idleSince.Store(time.Now().UnixNano())
 		}
@@ -209,10 +259,14 @@ func (s *connections) count() int {
 	return len(s.open)
 }
 
-// closeIdle closes the connections that have been silent since before, and returns how many are open.
+// claimed stands in idleSince of a connection that is being closed.
+const claimed = -1
+
+// closeIdle closes the connections that have been silent since before, and returns how many are open. A connection is claimed before it is
+// closed: one on which a request has just arrived is left alone.
 func (s *connections) closeIdle(before time.Time) int {
 	for _, c := range s.list() {
-		if since := c.idleSince.Load(); since != 0 && since < before.UnixNano() {
+		if since := c.idleSince.Load(); since > 0 && since < before.UnixNano() && c.idleSince.CompareAndSwap(since, claimed) {
 			_ = c.Close()
 		}
 	}

@@ -100,6 +100,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	listeners []*listener // that are being served
+	finished  bool        // none is served from now on
 }
 
 // Stats count what was received since the start.
@@ -190,6 +191,7 @@ func (s *Server) Drain() { s.draining.Store(true) }
 func (s *Server) Close() {
 	s.cancel()
 	s.mu.Lock()
+	s.finished = true
 	for _, l := range s.listeners {
 		_ = l.Close()
 	}
