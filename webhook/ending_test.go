@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-
 	"testing"
 	"time"
 )

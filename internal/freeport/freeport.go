@@ -6,9 +6,11 @@
 package freeport
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math/big"
 	"net"
 	"testing"
 )
@@ -29,8 +31,12 @@ func New(t testing.TB) string {
 // Take is New for what is no test; release gives the port to others.
 func Take() (address string, release func(), err error) {
 	for range 1000 {
-		address = fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(past-first))
-		lock, err := net.ListenPacket("udp4", address) // no test uses UDP: who has the port there has it for TCP too
+		n, err := rand.Int(rand.Reader, big.NewInt(past-first))
+		if err != nil {
+			return "", nil, err
+		}
+		address = fmt.Sprintf("127.0.0.1:%d", first+n.Int64())
+		lock, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp4", address) // no test uses UDP: who has the port there has it for TCP too
 		if err != nil {
 			continue
 		}
