@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/keyward/keyward/internal/peek"
 )
 
 // recordBuffer holds one TLS record of the largest size (RFC 8446, section 5.2) and its header.
@@ -55,7 +57,7 @@ func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 		return true
 	}
 	g.peekFn = func(fd uintptr) {
-		g.errno = peekSocket(fd, &g.peek)
+		g.errno = peek.Socket(fd, &g.peek)
 	}
 	return g
 }

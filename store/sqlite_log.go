@@ -10,7 +10,7 @@ import (
 
 // How long SQLite's log may become, in pages of 4 KiB.
 const (
-	longLog    = 1000  // from here on it is folded into the file, beside the writers
+	longLog    = 4000  // from here on it is folded into the file, beside the writers: pages that are written again and again are folded once
 	longestLog = 16384 // from here on they wait until it is: it begins anew only when all of it is folded, and busy writers add to it meanwhile
 )
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,12 +35,15 @@ func TestQueueOutlivesPanics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.targets.to(to).Proxy = func(*http.Request) (*url.URL, error) {
-		if sent.Add(1)%3 == 0 {
-			panics.Add(1)
-			panic(secret)
-		}
-		return nil, nil
+	inner := q.targets.to(to)
+	for at := range q.targets.all {
+		q.targets.all[at] = wayFunc{inner, func(r *http.Request) (*http.Response, error) {
+			if sent.Add(1)%3 == 0 {
+				panics.Add(1)
+				panic(secret)
+			}
+			return inner.RoundTrip(r)
+		}}
 	}
 	go q.Run()
 	t.Cleanup(func() { _ = q.Shutdown(t.Context()) })
@@ -77,3 +79,11 @@ func (l *lockedText) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// A wayFunc is a way to an app with another RoundTrip.
+type wayFunc struct {
+	way
+	roundTrip func(*http.Request) (*http.Response, error)
+}
+
+func (w wayFunc) RoundTrip(r *http.Request) (*http.Response, error) { return w.roundTrip(r) }

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"time"
 )
 
 // The modes of a route.
@@ -119,42 +118,52 @@ func (t target) url(rawQuery string) *url.URL {
 	return &url.URL{Scheme: t.scheme, Host: t.host, Path: plain, RawPath: t.path, RawQuery: query + rawQuery}
 }
 
-// targets hold connections to the apps, by where they are dialled.
-type targets struct {
-	mu  sync.Mutex
-	all map[string]*http.Transport // :: network and address → transport
+// A way sends requests to an app.
+type way interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
-func newTargets() *targets { return &targets{all: map[string]*http.Transport{}} }
+// targets hold the ways to the apps.
+type targets struct {
+	mu  sync.Mutex
+	all map[string]way // :: scheme, network and address → way
+}
 
-func (t *targets) to(at target) *http.Transport {
-	key := at.network + " " + at.address
+func newTargets() *targets { return &targets{all: map[string]way{}} }
+
+func (t *targets) to(at target) way {
+	key := at.scheme + " " + at.network + " " + at.address
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	have := t.all[key]
 	if have == nil {
-		dialer := &net.Dialer{Timeout: dialApp, KeepAlive: 30 * time.Second}
-		have = &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, at.network, at.address)
-			},
-			DisableCompression:     true,
-			MaxIdleConnsPerHost:    256,
-			IdleConnTimeout:        3 * time.Second, // before the app closes it: Node's servers do after five
-			MaxResponseHeaderBytes: 64 << 10,
-			WriteBufferSize:        16 << 10,
+		if have = (&lane{network: at.network, address: at.address}); at.scheme == "https" {
+			have = overTLS(at)
 		}
 		t.all[key] = have
 	}
 	return have
 }
 
-const dialApp = 2 * time.Second
+func overTLS(at target) way {
+	dialer := &net.Dialer{Timeout: dialApp, KeepAlive: keepAliveApp}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, at.network, at.address)
+		},
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    maxIdleApp,
+		IdleConnTimeout:        idleApp,
+		MaxResponseHeaderBytes: maxAppHead,
+		WriteBufferSize:        16 << 10,
+	}
+}
 
 func (t *targets) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, tr := range t.all {
-		tr.CloseIdleConnections()
+	for _, w := range t.all {
+		w.CloseIdleConnections()
 	}
 }

@@ -76,7 +76,7 @@ func TestWhatWaitsIsSealed(t *testing.T) {
 			if duplicate, err := q.Accept(t.Context(), d); duplicate || err != nil || string(d.Body) != `{"x":"`+tellTale+`"}` {
 				t.Fatal(duplicate, err)
 			}
-			leased := peek(t, db, a.url)
+			leased := stored(t, db, a.url)
 			if leased.KeyID != queueKeys.PrimaryID() || leased.RawQuery != "" {
 				t.Errorf("key %q, query %q", leased.KeyID, leased.RawQuery)
 			}
@@ -96,7 +96,7 @@ func TestWhatWaitsIsSealed(t *testing.T) {
 }
 
 // peek looks at what is stored of the only delivery, and gives it back.
-func peek(t *testing.T, db *store.DB, target string) *store.Delivery {
+func stored(t *testing.T, db *store.DB, target string) *store.Delivery {
 	t.Helper()
 	leased, err := db.LeaseDeliveries(t.Context(), "a test", target, 10, time.Minute)
 	if err != nil || len(leased) != 1 {

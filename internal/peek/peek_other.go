@@ -1,6 +1,7 @@
 //go:build !linux
 
-package proxy
+// Package peek looks at what has arrived on a socket without taking it.
+package peek
 
 import (
 	"errors"
@@ -9,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peekSocket looks whether a byte has arrived, without taking it.
-func peekSocket(fd uintptr, b *[1]byte) syscall.Errno {
+// Socket looks whether a byte has arrived, without taking it.
+func Socket(fd uintptr, b *[1]byte) syscall.Errno {
 	_, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	errno := syscall.Errno(0)
 	if err != nil && !errors.As(err, &errno) {
