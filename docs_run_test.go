@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
 
@@ -81,7 +82,7 @@ var pages = []page{
 func TestPrintedCommandsRunAsTyped(t *testing.T) {
 	typed(t)
 	dir := folder(t)
-	listen, admin := freeAddress(t), freeAddress(t)
+	listen, admin := freeport.New(t), freeport.New(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen "+listen+" --admin-listen "+admin)
 	const last = "Ctrl-C ends it"
 	for end := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), last); time.Sleep(20 * time.Millisecond) {
@@ -107,7 +108,7 @@ func TestPrintedCommandsRunAsTyped(t *testing.T) {
 func TestConsoleOfAFirstTryIsOpen(t *testing.T) {
 	typed(t)
 	dir := folder(t)
-	admin := freeAddress(t)
+	admin := freeport.New(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen= --webhook-listen= --admin-listen "+admin)
 	for end := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "http://"+admin+"/\n"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -199,10 +200,10 @@ func (p page) run(t *testing.T, dir string) {
 		upstreams = append(upstreams, host+"="+url)
 	}
 	env := append(os.Environ(), "KEYWARD_UPSTREAM="+strings.Join(upstreams, ","), "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"))
-	app := freeAddress(t)
+	app := freeport.New(t)
 	pairs := []string{"127.0.0.1:3000", app, "listen(3000", "listen(" + app[strings.LastIndex(app, ":")+1:]}
 	for flag, usual := range map[string]string{"LISTEN": "127.0.0.1:7450", "WEBHOOK_LISTEN": "127.0.0.1:7451", "ADMIN_LISTEN": "127.0.0.1:7452"} {
-		free := freeAddress(t)
+		free := freeport.New(t)
 		env = append(env, "KEYWARD_"+flag+"="+free)
 		pairs = append(pairs, usual, free)
 	}
@@ -338,16 +339,6 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // matches says whether text is what was printed, "…" standing for anything.

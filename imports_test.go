@@ -33,8 +33,8 @@ var mayImport = map[string][]string{
 	"lastgood":   {"seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
-	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace"},
-	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace"},
+	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace", "internal/peek"},
+	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace", "internal/peek"},
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
 
@@ -45,6 +45,9 @@ var mayImport = map[string][]string{
 
 	// The only package that knows an exporter.
 	"telemetry": {"trace"},
+
+	// The paths' own look at a socket.
+	"internal/peek": {},
 
 	"internal/pgtest":   {},
 	"internal/canary":   {"provider"},

@@ -2,26 +2,15 @@ package main
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 )
-
-// freeAddress is a loopback address that nobody listens on by now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
 
 // asAdmin asks over --admin-listen and returns status and body.
 func asAdmin(t *testing.T, address, token, method, path, body string) (int, string) {
@@ -51,7 +40,7 @@ func asAdmin(t *testing.T, address, token, method, path, body string) (int, stri
 // token that is revoked in one sidecar is refused by another on the same store.
 func TestAdminListenTakesTokens(t *testing.T) {
 	t.Parallel()
-	here, there := freeAddress(t), freeAddress(t)
+	here, there := freeport.New(t), freeport.New(t)
 	dir, second := memdir.New(t), memdir.New(t)
 	s := serve(t, dir, "--admin-listen", here)
 	serve(t, second, "--admin-listen", there, "--data-dir", dir+"/data")

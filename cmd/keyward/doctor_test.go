@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 	"github.com/keyward/keyward/provider"
@@ -46,7 +47,7 @@ func newPatient(t *testing.T) *patientCase {
 	dir := memdir.New(t)
 	p := &patientCase{t: t, dir: dir, args: []string{
 		"--data-dir", filepath.Join(dir, "data"), "--run-dir", dir, "--max-conns", "100", "--upstream-ca", ca,
-		"--listen", freeAddress(t), "--webhook-listen", freeAddress(t), "--admin-listen", freeAddress(t), "--webhook-target", app.URL + "/hooks",
+		"--listen", freeport.New(t), "--webhook-listen", freeport.New(t), "--admin-listen", freeport.New(t), "--webhook-target", app.URL + "/hooks",
 	}}
 	for _, pr := range provider.All {
 		for _, host := range (&doctor{c: &Config{}}).hostsOf(pr) {
@@ -277,7 +278,7 @@ func TestDoctorOnPostgres(t *testing.T) {
 func TestDoctorNamesAStoreThatIsAway(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
-	p.names("store", isFail, "127.0.0.1", "PostgreSQL runs", "KEYWARD_STORE=postgres://keyward:"+canaryPassword+"@"+freeAddress(t)+"/keyward")
+	p.names("store", isFail, "127.0.0.1", "PostgreSQL runs", "KEYWARD_STORE=postgres://keyward:"+canaryPassword+"@"+freeport.New(t)+"/keyward")
 	p.names("store", isFail, "no answer", "PostgreSQL runs", "KEYWARD_STORE=postgres://keyward:"+canaryPassword+"@"+blackHole(t)+"/keyward")
 	text := filepath.Join(p.dir, "notes.db")
 	write(t, text, strings.Repeat("no database ", 1000))
@@ -389,7 +390,7 @@ func TestDoctorNamesUpstreams(t *testing.T) {
 	p.args[own+1] = trusted
 	at := slices.IndexFunc(p.args, func(a string) bool { return strings.HasPrefix(a, "api.resend.com=") })
 	for _, tc := range []struct{ url, saw, mend string }{
-		{"https://" + freeAddress(t), "nobody listens", "correct --upstream"},
+		{"https://" + freeport.New(t), "nobody listens", "correct --upstream"},
 		{strings.Replace(plain.URL, "http:", "https:", 1), "no TLS", "http:// to loopback"},
 		{strings.Replace(p.args[at][len("api.resend.com="):], "127.0.0.1", "localhost", 1), "another host's", "--upstream the host of its certificate"},
 	} {
@@ -398,7 +399,7 @@ func TestDoctorNamesUpstreams(t *testing.T) {
 	}
 	p.args[at] = "api.resend.com=" + plain.URL
 	p.names("upstream resend", isOK, "reached", "")
-	p.args[at] = "api.resend.com=https://" + freeAddress(t)
+	p.args[at] = "api.resend.com=https://" + freeport.New(t)
 	p.args = append(p.args, "--skip-upstreams")
 	p.names("upstreams", isOK, "--skip-upstreams", "")
 }
@@ -406,7 +407,7 @@ func TestDoctorNamesUpstreams(t *testing.T) {
 func TestDoctorNamesTargets(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
-	p.set("--webhook-target", "http://"+freeAddress(t)+"/"+canaryPassword)
+	p.set("--webhook-target", "http://"+freeport.New(t)+"/"+canaryPassword)
 	p.names("webhook target", isFail, "nobody listens", "start the app")
 	p.set("--webhook-target", "unix:"+filepath.Join(p.dir, "app.sock")+":/hooks")
 	p.names("webhook target", isFail, "app.sock", "start the app")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
@@ -74,7 +75,7 @@ func TestRolesOfTheStore(t *testing.T) {
 		{owner, isOK, `"keyward_owner" may change the schema`, ""},
 		{app, isFail, `"keyward_app" does not own`, "owns the tables"},
 		{elsewhere, isFail, "another database", "the same database"},
-		{"postgres://keyward@" + freeAddress(t) + "/keyward", isFail, "127.0.0.1", "PostgreSQL runs"},
+		{"postgres://keyward@" + freeport.New(t) + "/keyward", isFail, "127.0.0.1", "PostgreSQL runs"},
 	} {
 		finds(t, on(app, c.migrate), "migrate-url", c.status, c.saw, c.mend)
 	}

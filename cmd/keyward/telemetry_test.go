@@ -18,6 +18,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 )
 
@@ -141,7 +142,7 @@ type followed struct {
 func newFollowed(t *testing.T, args ...string) *followed {
 	t.Helper()
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
-	f := &followed{collector: newCollector(t), hooks: freeAddress(t), admin: freeAddress(t), app: make(chan http.Header, 1000), provider: make(chan http.Header, 1000)}
+	f := &followed{collector: newCollector(t), hooks: freeport.New(t), admin: freeport.New(t), app: make(chan http.Header, 1000), provider: make(chan http.Header, 1000)}
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.provider <- r.Header.Clone()
 		_, _ = io.WriteString(w, `{"data":[]}`)
@@ -352,7 +353,7 @@ func TestCollectorThatFailsHoldsNobodyUp(t *testing.T) {
 	}))
 	t.Cleanup(garbage.Close)
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
-	for name, url := range map[string]string{"absent": "http://" + freeAddress(t), "stuck": stuck.URL, "garbage": garbage.URL} {
+	for name, url := range map[string]string{"absent": "http://" + freeport.New(t), "stuck": stuck.URL, "garbage": garbage.URL} {
 		s := serve(t, memdir.New(t), "--otlp-endpoint", url, "--trace-ratio", "1", "--upstream", "api.resend.com="+echo(t))
 		s.must(`{"api_key":"re_secret_0123456789abcdef"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 		client := s.client("caller.sock")
@@ -383,7 +384,7 @@ func TestCollectorThatFailsHoldsNobodyUp(t *testing.T) {
 }
 
 func TestMetricsNeedNoTokenAndStayFromBrowsers(t *testing.T) {
-	admin := freeAddress(t)
+	admin := freeport.New(t)
 	serve(t, memdir.New(t), "--admin-listen", admin)
 	if code, text := asAdmin(t, admin, "", "GET", "/metrics", ""); code != http.StatusOK || !strings.Contains(text, "\nkeyward_build_info{") {
 		t.Errorf("%d %s", code, text)
