@@ -41,7 +41,7 @@ func (s *served) unchanged(token, org, rootFile string) (string, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	proxy := &url.URL{Scheme: "http", Host: s.callerAddress(), User: url.UserPassword(token, org)}
-	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
+	c := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Proxy: http.ProxyURL(proxy), TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
 	resp, err := c.Get("https://api.resend.com/domains")
 	if err != nil {
 		return "", err

@@ -42,7 +42,7 @@ func TestSocketActivation(t *testing.T) {
 	}(s)
 	for range 5 {
 		next := h.run()
-		s.stopsWithin(20 * time.Second)
+		s.stopsWithin(40 * time.Second)
 		s = next
 	}
 	time.Sleep(50 * time.Millisecond)
@@ -79,7 +79,7 @@ func TestStopsOnASocketMadeBlocking(t *testing.T) {
 		_ = c.Close()
 	}
 	time.Sleep(50 * time.Millisecond)
-	s.stopsWithin(10 * time.Second)
+	s.stopsWithin(30 * time.Second)
 }
 
 // heldSockets is a service manager that holds the sockets of callers and of the admin API.

@@ -18,7 +18,7 @@ import (
 // return is no storm: each org that is asked for costs one query at most. It is held to times, and runs beside no other test.
 func TestPostgresOutage(t *testing.T) {
 	outage := 5 * time.Second
-	coldBound := time.Second // a machine under the whole suite may stall; the long form has it for itself
+	coldBound := 3 * time.Second // a machine under the whole suite may stall; the long form has it for itself
 	if os.Getenv("KEYWARD_TORTURE") == "1" {
 		outage, coldBound = time.Minute, 50*time.Millisecond
 	}
@@ -94,7 +94,7 @@ func TestPostgresOutage(t *testing.T) {
 		if got, err := s.call(app, "cold-0"); err == nil && got == "Bearer re_cold" {
 			break
 		}
-		if time.Since(back) > 10*time.Second {
+		if time.Since(back) > time.Minute {
 			t.Fatal("a cold org is never served again")
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -121,7 +121,7 @@ func TestPostgresOutage(t *testing.T) {
 	if took[len(took)-1] > coldBound {
 		t.Errorf("a cold org was refused after %v", took[len(took)-1])
 	}
-	if recovered > 2*time.Second {
+	if recovered > 5*time.Second {
 		t.Errorf("served again %v after the return", recovered)
 	}
 	if queries-failed > warm+cold {

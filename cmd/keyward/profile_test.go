@@ -45,7 +45,7 @@ func TestProfilesAreRefusedWithoutDebugAndOverTCP(t *testing.T) {
 	address := l.Addr().String()
 	l.Close()
 	serve(t, dir, "--debug", "--admin-listen", address)
-	resp, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + address + "/debug/pprof/heap")
+	resp, err := (&http.Client{Timeout: 30 * time.Second}).Get("http://" + address + "/debug/pprof/heap")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestUnwritableCPUProfileStopsTheStart(t *testing.T) {
 
 func adminGet(t *testing.T, dir, path string) (int, string) {
 	t.Helper()
-	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
 	}}}
 	resp, err := c.Get("http://keyward" + path)

@@ -144,7 +144,7 @@ func TestProviderOfTheFileWorksEverywhere(t *testing.T) {
 	if !strings.Contains(out, `"acme_api"`) {
 		t.Error(out)
 	}
-	s.stopsWithin(10 * time.Second)
+	s.stopsWithin(30 * time.Second)
 	s.done <- nil // for the clean-up
 
 	// Without the file the row stays and is shown; nothing uses it.

