@@ -35,6 +35,24 @@ var (
 	// reservedNames are first segments of a path that mean something else.
 	reservedNames = []string{"org", "assistant", "keyward"}
 
+	// pathNames are the first segments of the built-in providers' own paths. A provider named like one would get what a request says to them by
+	// its Host alone.
+	pathNames = []string{
+		"analytics", "api_keys", "assistants", "audiences", "audio", "batches", "broadcasts", "calendar", "call", "calls", "campaign", "chat", "contacts",
+		"conversations", "discovery", "domains", "emails", "embeddings", "eval", "events", "file", "files", "images", "insight", "knowledge_base", "listen",
+		"logs", "models", "o", "oauth2", "observability", "provider", "reporting", "responses", "segments", "session", "speak", "squad", "structured_output",
+		"templates", "token", "tool", "topics", "upload", "user", "webhooks", "workflow",
+	}
+	versionName = regexp.MustCompile(`^v[0-9]+([a-z]+[0-9]*)?$`)
+
+	// needed are headers that requests to any provider may carry: callers' own ones of the name that a key is sent in never leave.
+	needed = []string{
+		"Accept", "Accept-Charset", "Accept-Language", "Baggage", "Cache-Control", "Content-Disposition", "Content-Language", "Content-Location", "Content-Md5",
+		"Content-Range", "Forwarded", "Idempotency-Key", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since",
+		"Last-Event-Id", "Max-Forwards", "Pragma", "Prefer", "Priority", "Referer", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+		"X-Http-Method-Override", "X-Request-Id",
+	}
+
 	// framing are the headers that are one hop's or that make a request what it is: a key in one of them would be lost, or would break it.
 	framing = []string{
 		"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
@@ -60,6 +78,8 @@ func (c *Custom) Make(taken Set) (*Provider, []FieldError) {
 		bad("name", "must be a lower-case letter, then up to 31 of a-z 0-9 _")
 	case slices.Contains(reservedNames, c.Name):
 		bad("name", "means something else in a path; choose another")
+	case slices.Contains(pathNames, c.Name), versionName.MatchString(c.Name):
+		bad("name", "is how paths of other providers begin, whose requests it would take; choose another, as acme_%s", c.Name)
 	case taken.Named(c.Name) != nil:
 		bad("name", "is that of a provider that there is already; choose another")
 	}
@@ -178,6 +198,8 @@ func headerProblem(header string) string {
 		return fmt.Sprintf("must be the name of a header: at most %d letters, digits and -", maxHeaderName)
 	case slices.Contains(framing, header), strings.HasPrefix(low, "sec-"):
 		return "is a header that makes a request what it is, or that goes no further than one hop; a key cannot stand in it"
+	case slices.Contains(needed, header):
+		return "is a header that requests to other providers carry, and would be taken from them; name the one that this API reads its key from"
 	case strings.HasPrefix(low, "keyward-"):
 		return "is one of Keyward's own, which never leave it"
 	}

@@ -106,6 +106,12 @@ func TestCustomRefuses(t *testing.T) {
 
 	is(func(c *Custom) { c.Name = "stripe" }, "name is that of a provider that there is already")
 	is(func(c *Custom) { c.Name = "org" }, "name means something else in a path")
+	for _, name := range []string{"v1", "v2beta1", "emails", "call", "calendar"} {
+		is(func(c *Custom) { c.Name = name }, "name is how paths of other providers begin")
+	}
+	for _, h := range []string{"accept", "Idempotency-Key", "if-match", "X-Request-ID"} {
+		is(func(c *Custom) { c.Header = h }, "header is a header that requests to other providers carry")
+	}
 	is(func(c *Custom) { c.Name = "Acme" }, "name must be a lower-case letter")
 	is(func(c *Custom) { c.Name = "a/b" }, "name must be")
 	is(func(c *Custom) { c.Name = "a\n" }, "name must be")
