@@ -90,6 +90,22 @@ func TestFeedDown(t *testing.T) {
 	})
 }
 
+// A feed that comes back has announced what it had missed before it is said to be live. However late a lookup asks it, what was announced counts.
+func TestFeedComesBackDuringALookup(t *testing.T) {
+	var c *Cache
+	back := func() bool { c.Apply(store.Change{}); return true }
+	f := newFake()
+	f.put(acme, 1)
+	now := time.Now()
+	c = newCache(t, f, Options{FeedLive: back, Now: func() time.Time { return now }})
+	version(t, c, acme)
+	f.put(acme, 2) // unheard: the feed was down
+	now = now.Add(time.Minute)
+	if got := version(t, c, acme); got != 2 {
+		t.Errorf("version %d, a minute after it was replaced", got)
+	}
+}
+
 // Without a FeedLive nobody says that changes are heard of, so the cache does not count on it.
 func TestNoFeed(t *testing.T) {
 	bubble(t, Options{}, func(t *testing.T, f *fake, c *Cache) {

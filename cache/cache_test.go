@@ -105,10 +105,15 @@ func TestMadeUpIdsCostNothing(t *testing.T) {
 	if _, err := c.Assistant(t.Context(), strings.Repeat("x", 1<<20)); !errors.Is(err, store.ErrNotFound) {
 		t.Fatal(err)
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 1<<20 {
-		t.Errorf("30,000 made-up ids cost %d bytes", grown)
+	grown := int64(1 << 62)
+	for tries := 0; grown > 1<<20; tries++ { // the goroutine of the last load may be on its way out, and hold the long name
+		if tries == 20 {
+			t.Fatalf("30,000 made-up ids cost %d bytes", grown)
+		}
+		time.Sleep(time.Duration(tries) * 20 * time.Millisecond)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		grown = int64(after.HeapAlloc) - int64(before.HeapAlloc)
 	}
 	f.reads.Store(0)
 	if version(t, c, acme); f.reads.Load() != 0 {

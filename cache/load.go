@@ -36,6 +36,7 @@ func (t *table[K, V]) load(ctx context.Context, p place, key K, held *entry[K, V
 		return t.without(held, p, key, errRefused)
 	}
 	key = t.clone(key)
+	asked := t.clock()
 	for range maxReads {
 		// The flight is named by the generation too: a request that comes after a change must not join a load that began before it.
 		s := t.fence.at(p.owner)
@@ -44,9 +45,11 @@ func (t *table[K, V]) load(ctx context.Context, p place, key K, held *entry[K, V
 		if err != nil {
 			return t.without(held, p, key, err)
 		}
-		// If the generation fell while the row was read, then after this call began, and at most the age of the load ago. A load that was
-		// slow might so hand out a row for longer than any revoked one may be used.
-		if !t.fence.stands(s, p.owner) && t.clock()-e.begun > confirmWithin {
+		// A load that was slow must not hand out a row for longer than any revoked one may be used. If the generation fell while the row was
+		// read, then after this call began, and at most the age of the load ago. If nobody hears of changes, it may have changed at any moment
+		// since it was read, and this call may have joined a load that began long before. The feed is asked first, as in holds.
+		deaf := asked-e.begun > confirmWithin && !t.FeedLive()
+		if deaf || !t.fence.stands(s, p.owner) && t.clock()-e.begun > confirmWithin {
 			continue
 		}
 		if e.row == nil {

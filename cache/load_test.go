@@ -16,7 +16,7 @@ func TestManyMissesAreOneLoad(t *testing.T) {
 	f := newFake()
 	f.put(acme, 1)
 	f.whileReading(func(context.Context, string) error { time.Sleep(5 * time.Millisecond); return nil })
-	c := newCache(t, f, Options{FeedLive: always})
+	c := newCache(t, f, Options{FeedLive: always, NegativeTTL: time.Hour, LoadTimeout: time.Hour})
 	for _, ref := range []store.Ref{acme, {Org: "nobody", Provider: "twilio"}} {
 		f.reads.Store(0)
 		start := make(chan struct{})
@@ -92,7 +92,7 @@ func TestCallerGoesAway(t *testing.T) {
 			return ctx.Err()
 		}
 	})
-	c := newCache(t, f, Options{FeedLive: always})
+	c := newCache(t, f, Options{FeedLive: always, LoadTimeout: time.Hour})
 	first, cancel := context.WithCancel(context.Background())
 	gone := make(chan error)
 	go func() {
@@ -136,6 +136,34 @@ func TestSlowLoadIsReadAgain(t *testing.T) {
 		c.Apply(changed(acme))
 		if v := <-got; v != 2 {
 			t.Errorf("served version %d, 1.9 s after it was replaced", v)
+		}
+	})
+}
+
+// While changes go unheard, who joins a load that began more than a second ago is not answered with what it has read: it may be long replaced.
+func TestSlowLoadIsNotJoinedForLongWhileTheFeedIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.put(acme, 1)
+		c, err := New(f, Options{FeedLive: never, LoadTimeout: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		f.whileReading(func(context.Context, string) error { time.Sleep(2 * time.Second); return nil })
+		first := make(chan int64)
+		go func() { first <- version(t, c, acme) }()
+		time.Sleep(100 * time.Millisecond)
+		f.put(acme, 2)
+		time.Sleep(500 * time.Millisecond)
+		soon := make(chan int64)
+		go func() { soon <- version(t, c, acme) }()
+		time.Sleep(900 * time.Millisecond)
+		if v := version(t, c, acme); v != 2 {
+			t.Errorf("version %d, asked for 1.4 s after it was replaced", v)
+		}
+		if a, b, n := <-first, <-soon, f.reads.Load(); a != 1 || b != 1 || n != 2 {
+			t.Errorf("those who came within a second got versions %d and %d, after %d reads", a, b, n)
 		}
 	})
 }

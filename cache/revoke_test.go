@@ -152,6 +152,7 @@ type watched struct {
 	acked  atomic.Pointer[acked]
 	worst  atomic.Int64 // a time.Duration
 	old    atomic.Int64
+	stale  atomic.Int64 // calls meanwhile the store could not be reached for somebody: those promise nothing
 	calls  atomic.Int64
 	failed atomic.Int64
 }
@@ -178,11 +179,14 @@ func watch(t *testing.T, direct, through string) *watched {
 	for range 3 {
 		all.Go(func() {
 			for ctx.Err() == nil {
+				stale := c.Stats().Stale
 				last, began := w.acked.Load(), time.Now()
 				row, _, err := c.Credential(ctx, ref)
 				w.calls.Add(1)
 				if err != nil {
 					w.failed.Add(1)
+				} else if c.Stats().Stale != stale {
+					w.stale.Add(1)
 				} else if late := began.Sub(last.at); row.Version < last.version {
 					w.old.Add(1)
 					for was := w.worst.Load(); int64(late) > was && !w.worst.CompareAndSwap(was, int64(late)); was = w.worst.Load() {
@@ -205,7 +209,7 @@ func watch(t *testing.T, direct, through string) *watched {
 
 func (w *watched) live(want bool) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); w.db.FeedLive() != want; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); w.db.FeedLive() != want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("the feed is live: %v", !want)
 		}
@@ -221,14 +225,17 @@ func (w *watched) change() {
 // report fails when an old value was used for longer than the bound.
 func (w *watched) report(what string, bound time.Duration) {
 	w.t.Helper()
+	for end := time.Now().Add(time.Minute); w.calls.Load() < 100 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		continue // a machine that is busy with other things
+	}
 	worst := time.Duration(w.worst.Load())
-	w.t.Logf("%s: %d changes, %d calls, %d of them got the old value, the last began %v after the acknowledgement; %d refused",
-		what, w.acked.Load().version-1, w.calls.Load(), w.old.Load(), worst.Round(10*time.Microsecond), w.failed.Load())
+	w.t.Logf("%s: %d changes, %d calls, %d of them got the old value, the last began %v after the acknowledgement; %d refused, %d while the store was away",
+		what, w.acked.Load().version-1, w.calls.Load(), w.old.Load(), worst.Round(10*time.Microsecond), w.failed.Load(), w.stale.Load())
 	if worst > bound {
 		w.t.Errorf("%s: an old value was used %v after the change, more than %v", what, worst, bound)
 	}
-	if w.calls.Load() < 100 {
-		w.t.Errorf("%d calls prove nothing", w.calls.Load())
+	if n := w.calls.Load() - w.stale.Load() - w.failed.Load(); n < 50 {
+		w.t.Errorf("%d calls prove nothing", n)
 	}
 }
 

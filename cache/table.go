@@ -117,13 +117,14 @@ func (t *table[K, V]) get(ctx context.Context, key K) (row *V, cached bool, err 
 	return t.load(ctx, p, key, held)
 }
 
-// holds says whether an entry answers a request without the store.
+// holds says whether an entry answers a request without the store. The feed is asked first: it is live when it has announced everything, so that
+// what it announces while it comes back is seen in the fence.
 func (t *table[K, V]) holds(e *entry[K, V], p place, now time.Duration) bool {
 	age, ttl := now-e.begun, t.TTL
 	if e.row == nil {
 		ttl = t.NegativeTTL
 	}
-	return age <= ttl && t.fence.stands(e.stamp, p.owner) && (age <= confirmWithin || t.FeedLive())
+	return age <= ttl && (age <= confirmWithin || t.FeedLive()) && t.fence.stands(e.stamp, p.owner)
 }
 
 // knownMissing: the store said, seconds ago, that there is no such row. held is what the rows have under this key.

@@ -69,7 +69,7 @@ max_client_conn = 500
 		if _, err := os.Stat(filepath.Join(dir, ".s.PGSQL.5432")); err == nil {
 			break
 		}
-		if time.Since(began) > 20*time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("PgBouncer does not listen: %s", log.String())
 		}
 	}
@@ -158,7 +158,7 @@ func TestFeedThroughPgBouncer(t *testing.T) {
 	ok(t, err)
 	defer func() { ok(t, d.Close()) }()
 	go func() { _ = d.Watch(t.Context(), func(Change) {}) }()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if d.FeedLive() {
 			t.Fatal("a feed that hears nothing is live")
 		}

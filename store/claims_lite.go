@@ -139,7 +139,7 @@ func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (dupl
 	return duplicate, err
 }
 
-const keyWait = time.Second // that confirmations wait for another write at most: answers wait for them
+var keyWait = time.Second // that confirmations wait for another write at most: answers wait for them
 
 // writeKeys writes what was confirmed at the same time in one transaction: it costs a hundred messages that are answered at once a tenth
 // of what each by itself does.

@@ -14,8 +14,9 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// How long the store may take. Nothing waits for ever: after this, a call is ErrUnavailable.
-const (
+// How long the store may take. Nothing waits for ever: after this, a call is ErrUnavailable. Only tests change them, for machines that are busy
+// with other things.
+var (
 	readTimeout  = time.Second     // of what serves a request
 	listTimeout  = 5 * time.Second // of listings
 	writeTimeout = 5 * time.Second // of a transaction, with waiting for another one

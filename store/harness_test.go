@@ -4,14 +4,77 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
 )
+
+// patience is how long a test waits for what must come. A machine that is busy with other things may stand still for seconds.
+const patience = 30 * time.Second
+
+var inService = []time.Duration{readTimeout, listTimeout, writeTimeout, keyWait}
+
+// TestMain gives the store more time than it has in service: that a busy machine took more than a second for a query says nothing about what
+// is tested. Tests of the limits themselves are hasty.
+func TestMain(m *testing.M) {
+	setLimits([]time.Duration{patience, patience, patience, patience})
+	os.Exit(m.Run())
+}
+
+func setLimits(l []time.Duration) {
+	readTimeout, listTimeout, writeTimeout, keyWait = l[0], l[1], l[2], l[3]
+}
+
+// hasty gives the store the limits that it has in service. It comes before a test opens any.
+func hasty(t testing.TB) {
+	before := []time.Duration{readTimeout, listTimeout, writeTimeout, keyWait}
+	setLimits(inService)
+	t.Cleanup(func() { setLimits(before) })
+}
+
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for began := time.Now(); !is(); time.Sleep(2 * time.Millisecond) {
+		if time.Since(began) > patience {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// quick runs f, which must not take longer than the limit, but for as long as the machine had no time for a goroutine that only sleeps.
+func quick(t testing.TB, limit time.Duration, f func() error) error {
+	t.Helper()
+	began := time.Now()
+	over, stood := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		const nap = 10 * time.Millisecond
+		var stalled time.Duration
+		for last := time.Now(); ; {
+			select {
+			case <-over:
+				stood <- stalled + max(0, time.Since(last)-nap)
+				return
+			case <-time.After(nap):
+				stalled += time.Since(last) - nap
+				last = time.Now()
+			}
+		}
+	}()
+	err := f()
+	took := time.Since(began)
+	close(over)
+	if stalled := <-stood; took-stalled > limit {
+		t.Errorf("took %v, more than %v, though the machine stood still for %v only: %v", took, limit, stalled, err)
+	}
+	return err
+}
 
 // An engine is a store of its own for one test.
 type engine struct {
@@ -29,7 +92,7 @@ var engines = []struct {
 	{"postgres", func(t testing.TB) string { app, _, _ := tenants(t); return app }, pgtest.New},
 }
 
-func newFile(t testing.TB) string { return "sqlite:" + filepath.Join(t.TempDir(), "keyward.db") }
+func newFile(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
 
 // owns is the store as the owner of its tables has it.
 func (e engine) owns(t testing.TB) *DB {

@@ -123,7 +123,7 @@ func TestWritingGoesOnAfterAPanic(t *testing.T) {
 		defer func() { _ = recover() }()
 		_ = j.join(t.Context(), &part{}, func([]*part) { panic("x") })
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := j.join(ctx, &part{}, func([]*part) {}); err != nil {
 		t.Error(err)

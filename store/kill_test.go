@@ -23,7 +23,7 @@ func TestKilled(t *testing.T) {
 		acked := map[Ref]int64{} // :: credential → last acknowledged version
 		gone := map[Ref]bool{}
 		writes := 0
-		rounds, soon := 4, 3*time.Second // a machine under the whole suite may stall; the long form has it for itself
+		rounds, soon := 4, patience // a machine under the whole suite may stall; the long form has it for itself
 		if long() {
 			rounds, soon = 200, 300*time.Millisecond
 		}
@@ -93,7 +93,11 @@ func check(t *testing.T, d *DB, acked map[Ref]int64, gone map[Ref]bool) {
 func runAndKill(t *testing.T, e engine, round int) (lines []string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilled$")
-	cmd.Env = append(os.Environ(), childStore+"="+e.url, fmt.Sprintf("KEYWARD_TEST_ROUND=%d", round))
+	url := e.url
+	if e.name == "postgres" {
+		url += "&application_name=" + childStore
+	}
+	cmd.Env = append(os.Environ(), childStore+"="+url, fmt.Sprintf("KEYWARD_TEST_ROUND=%d", round))
 	out, err := cmd.StdoutPipe()
 	ok(t, err)
 	ok(t, cmd.Start())
@@ -101,12 +105,22 @@ func runAndKill(t *testing.T, e engine, round int) (lines []string) {
 	var kill *time.Timer
 	for read.Scan() {
 		lines = append(lines, read.Text())
-		if kill == nil {
+		if kill == nil && len(lines) == 6 { // which a busy machine may take its time for
 			kill = time.AfterFunc(time.Duration(60+37*(round%8))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 		}
 	}
 	if cmd.Wait() == nil || kill == nil {
 		t.Fatalf("the child ended by itself: %q", lines)
+	}
+	if e.name == "postgres" { // the server goes on with what it was doing for it
+		d, err := Open(t.Context(), e.url, Options{})
+		ok(t, err)
+		defer func() { ok(t, d.Close()) }()
+		eventually(t, "the server has noticed", func() bool {
+			var left int
+			ok(t, d.r.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", childStore).Scan(&left))
+			return left == 0
+		})
 	}
 	return lines
 }

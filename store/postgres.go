@@ -62,7 +62,7 @@ func (d *DB) openPostgres(url string) error {
 	}
 	d.credential.query, d.assistant.query = pgCredential, pgAssistant
 	d.pg.gate = &gate{
-		servers: d.pg.servers, timeout: d.pg.servers.patience(config.ConnectTimeout), closing: d.closing, owned: &d.feeds,
+		servers: d.pg.servers, timeout: d.pg.servers.patience(config.ConnectTimeout), hurry: readTimeout / 2, closing: d.closing, owned: &d.feeds,
 		listens: func() bool { return len(*d.watchers.Load()) > 0 }, wake: make(chan struct{}, 1),
 	}
 	for _, one := range d.pg.servers.each {
@@ -87,6 +87,7 @@ type gate struct {
 	servers    *servers
 	connectors []driver.Connector // one for each of them
 	timeout    time.Duration      // of an attempt in the background
+	hurry      time.Duration      // a caller who gives up sooner proves nothing
 	closing    context.Context    //
 	owned      *sync.WaitGroup    // attempts under way
 	listens    func() bool        // whether somebody listens for changes, or tries to
@@ -137,7 +138,7 @@ func (g *gate) Connect(ctx context.Context) (driver.Conn, error) {
 
 	begun := time.Now()
 	c, err := g.connect(ctx)
-	if err != nil && (ctx.Err() == nil || time.Since(begun) > readTimeout/2) { // a caller in a hurry proves nothing
+	if err != nil && (ctx.Err() == nil || time.Since(begun) > g.hurry) {
 		g.mu.Lock()
 		g.failure, g.failed = err, time.Now()
 		g.mu.Unlock()

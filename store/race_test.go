@@ -115,7 +115,7 @@ func testSwappedAccounts(t *testing.T, e engine) {
 				t.Fatal(err)
 			}
 		}
-		if took := time.Since(began); took > 4*time.Second {
+		if took := time.Since(began); took > patience/2 {
 			t.Fatalf("took %v", took)
 		}
 	}

@@ -83,7 +83,7 @@ func TestReseal(t *testing.T) {
 		if e.name == "sqlite" {
 			want = Change{} // another process has written, and that is all that is known
 		}
-		eventually(t, 2*time.Second, "other sidecars hear of it", func() bool { return slices.Contains(w.take(), want) })
+		eventually(t, "other sidecars hear of it", func() bool { return slices.Contains(w.take(), want) })
 		events, err := d.Events(ctx, EventFilter{Action: "key.reseal"})
 		ok(t, err)
 		if len(events) != 4 || events[0].Target != "k2" || !strings.Contains(events[0].Detail, "org_credentials: 4 rows") {

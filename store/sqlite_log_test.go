@@ -25,11 +25,10 @@ func TestLongReadersDoNotHoldWritersUp(t *testing.T) {
 	go func() { restarted <- restart(ctx, d.r) }()
 	began := time.Now()
 	for i := 0; time.Since(began) < 20*restartPatience; i++ {
-		one := time.Now()
-		confirms(t, d, string(rune('a'+i%26)), one.Add(-time.Second)) // over already: welcome again
-		if took := time.Since(one); took > 10*restartPatience {
-			t.Fatalf("a write waited for %v", took)
-		}
+		ok(t, quick(t, 10*restartPatience, func() error {
+			confirms(t, d, string(rune('a'+i%26)), time.Now().Add(-time.Second)) // over already: welcome again
+			return nil
+		}))
 		time.Sleep(time.Millisecond)
 	}
 	if <-restarted {
@@ -37,7 +36,5 @@ func TestLongReadersDoNotHoldWritersUp(t *testing.T) {
 	}
 	_, err = reader.ExecContext(ctx, "ROLLBACK")
 	ok(t, err)
-	if !restart(ctx, d.r) {
-		t.Error("the log has not begun anew, and nobody reads")
-	}
+	eventually(t, "the log begins anew when nobody reads", func() bool { return restart(ctx, d.r) })
 }

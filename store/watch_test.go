@@ -33,7 +33,12 @@ func follow(t testing.TB, d *DB) *watch {
 		})
 	}()
 	t.Cleanup(cancel)
-	eventually(t, time.Second, "the feed is live", d.FeedLive)
+	eventually(t, "the feed is live", func() bool {
+		w.mu.Lock()
+		begun := len(w.told) > 0 // while it has not, the feed is as live as the others' are
+		w.mu.Unlock()
+		return begun && d.FeedLive()
+	})
 	return w
 }
 
@@ -46,13 +51,26 @@ func (w *watch) take() []Change {
 	return told
 }
 
-func eventually(t testing.TB, limit time.Duration, what string, is func() bool) {
+// hears waits until what was committed before is announced. The promise is not how soon that is, but that a second later the feed is not said
+// to be live before it was.
+func (w *watch) hears(t testing.TB, d *DB, what string, wants func(told []Change) bool) {
 	t.Helper()
-	for began := time.Now(); !is(); time.Sleep(2 * time.Millisecond) {
-		if time.Since(began) > limit {
-			t.Fatalf("not within %v: %s", limit, what)
+	committed := time.Now()
+	var told []Change
+	eventually(t, what, func() bool {
+		late := time.Since(committed) > time.Second
+		live := d.FeedLive()
+		told = append(told, w.take()...)
+		heard := wants(told)
+		if late && live && !heard {
+			t.Fatalf("%s: %v after the commit the feed is live, and has told %v", what, time.Since(committed), told)
 		}
-	}
+		return heard
+	})
+}
+
+func has(want Change) func([]Change) bool {
+	return func(told []Change) bool { return slices.Contains(told, want) }
 }
 
 func TestWatch(t *testing.T) {
@@ -115,7 +133,7 @@ func testWatchLocal(t *testing.T, e engine) {
 	}
 }
 
-// A write of another sidecar is announced within a second.
+// A write of another sidecar is announced within a second, or the feed is not live.
 func testWatchForeign(t *testing.T, e engine) {
 	d := e.open(t)
 	w := follow(t, d)
@@ -126,11 +144,9 @@ func testWatchForeign(t *testing.T, e engine) {
 			want = Change{}
 		}
 		ok(t, step.write())
-		eventually(t, time.Second, step.name, func() bool { return slices.Contains(w.take(), want) })
+		w.hears(t, d, step.name, has(want))
 	}
-	if !d.FeedLive() {
-		t.Error("the feed is down")
-	}
+	eventually(t, "the feed is live", d.FeedLive)
 }
 
 // What another process wrote is announced, at the latest, when one's own next write returns: writers in a row do not hold the news up.
@@ -171,7 +187,7 @@ func testWatchEnds(t *testing.T, e engine) {
 	select {
 	case err := <-w.done:
 		is(t, err, errClosed)
-	case <-time.After(time.Second):
+	case <-time.After(patience):
 		t.Error("closed, and still watching")
 	}
 	is(t, other.Watch(t.Context(), func(Change) {}), errClosed)
@@ -191,7 +207,7 @@ func testWatchTwo(t *testing.T, e engine) {
 	}
 	for _, w := range []*watch{a, b} {
 		var told []Change
-		eventually(t, 3*time.Second, "both are told", func() bool {
+		eventually(t, "both are told", func() bool {
 			told = append(told, w.take()...)
 			return slices.Contains(told, Change{KindCredential, "acme"}) && slices.Contains(told, want)
 		})
@@ -210,13 +226,15 @@ func TestAnnouncedMeansVisible(t *testing.T) {
 			_ = d.Watch(ctx, func(Change) {
 				if c, _, err := d.Credential(ctx, acmeTwilio); err == nil {
 					seen <- c.Version
+				} else if ctx.Err() == nil {
+					t.Errorf("after an announcement: %v", err)
 				}
 			})
 		}()
-		eventually(t, time.Second, "the feed is live", d.FeedLive)
+		eventually(t, "the feed is live", d.FeedLive)
 		for version := int64(2); version < 8; version++ {
 			ok(t, other.PutCredential(t.Context(), by, sealed(acmeTwilio, version)))
-			eventually(t, time.Second, "the announcement comes after the commit", func() bool {
+			eventually(t, "the announcement comes after the commit", func() bool {
 				for len(seen) > 0 {
 					if <-seen == version {
 						return true
@@ -264,6 +282,6 @@ func TestFeedAge(t *testing.T) {
 			t.Errorf("%v old before anyone watches", age)
 		}
 		follow(t, d)
-		eventually(t, 3*time.Second, "the feed is young", func() bool { age, live := d.FeedAge(); return live && age < liveFor })
+		eventually(t, "the feed is young", func() bool { age, live := d.FeedAge(); return live && age < liveFor })
 	})
 }
