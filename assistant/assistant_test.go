@@ -267,7 +267,7 @@ func TestRateLimitsAreWaitedFor(t *testing.T) {
 	}
 	w.holds("acme", store.Inbound)
 	w.vapi.Fail(standin.Fault{Provider: standin.Vapi, Status: 429})
-	_, err := w.manager(func(o *Options) { o.Limit = 1500 * time.Millisecond }).Ensure(t.Context(), by, "acme", store.Inbound)
+	_, err := w.manager(func(o *Options) { o.Limit = 15 * time.Second }).Ensure(t.Context(), by, "acme", store.Inbound)
 	if !isError(err, 429, "rate_limited") || err.(*Error).RetryAfter == 0 { //nolint:errorlint,forcetypeassert // isError says that it is one
 		t.Errorf("%v", err)
 	}

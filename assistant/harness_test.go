@@ -98,7 +98,7 @@ func (w *world) manager(change ...func(*Options)) *Manager {
 	w.t.Helper()
 	o := Options{
 		Keeper: &credential.Keeper{DB: w.open(), Keys: w.keys}, Ask: w.ask, Log: zerolog.Nop(), Limit: 20 * time.Second,
-		lease: 2 * time.Second, settle: 200 * time.Millisecond, later: time.Second,
+		lease: 20 * time.Second, settle: 200 * time.Millisecond, later: time.Second,
 	}
 	for _, f := range change {
 		f(&o)
@@ -208,26 +208,26 @@ func engines(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.New(t)) })
 }
 
-// impatient gives a POST up after so long, while Vapi goes on with it.
-func (w *world) impatient(ask func(context.Context, *provider.Question) (provider.Reply, error), after time.Duration) func(context.Context, *provider.Question) (provider.Reply, error) {
-	return func(ctx context.Context, q *provider.Question) (provider.Reply, error) {
-		if q.Method != http.MethodPost {
+// late has the first POST given up, and come to Vapi when arrive is called, which returns when it was done.
+func (w *world) late(ask func(context.Context, *provider.Question) (provider.Reply, error)) (asks func(context.Context, *provider.Question) (provider.Reply, error), arrive func()) {
+	var first sync.Once
+	begin, done := make(chan struct{}), make(chan struct{})
+	asks = func(ctx context.Context, q *provider.Question) (provider.Reply, error) {
+		late := false
+		if q.Method == http.MethodPost {
+			first.Do(func() { late = true })
+		}
+		if !late {
 			return ask(ctx, q)
 		}
-		type result struct {
-			r   provider.Reply
-			err error
-		}
-		done := make(chan result, 1)
 		go func() {
-			r, err := ask(context.WithoutCancel(ctx), q)
-			done <- result{r, err}
+			defer close(done)
+			<-begin
+			if _, err := ask(context.WithoutCancel(ctx), q); err != nil {
+				w.t.Errorf("the late request: %v", err)
+			}
 		}()
-		select {
-		case d := <-done:
-			return d.r, d.err
-		case <-time.After(after):
-			return provider.Reply{}, &provider.NoAnswerError{Code: "upstream_timeout", Detail: "no answer in time", Sent: true}
-		}
+		return provider.Reply{}, &provider.NoAnswerError{Code: "upstream_timeout", Detail: "no answer in time", Sent: true}
 	}
+	return asks, func() { close(begin); <-done }
 }

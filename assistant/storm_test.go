@@ -34,7 +34,7 @@ func (w *world) mortal(share float64) *mortal {
 }
 
 func (s *mortal) start() {
-	m := s.w.manager()
+	m := s.w.manager(func(o *Options) { o.lease = 2 * time.Second }) // what the dead have claimed comes free in time
 	var once sync.Once
 	m.o.crash = func(string) {
 		if rand.Float64() >= s.share {
@@ -184,27 +184,24 @@ func TestStormOnManyAssistants(t *testing.T) {
 // follows removes it, though nobody asks.
 func TestALateAssistantIsRemovedByItself(t *testing.T) {
 	w := newWorld(t, sqliteURL(t), "acme")
-	w.vapi.Fail(standin.Fault{Provider: standin.Vapi, Method: "POST", Path: "/assistant", Delay: 800 * time.Millisecond, Times: 1})
+	var arrive func()
 	slow := func(o *Options) {
-		ask := o.Ask
-		o.Ask = w.impatient(ask, 100*time.Millisecond)
+		o.Ask, arrive = w.late(o.Ask)
+		o.later = 3 * time.Second
 	}
-	w.ensure(w.manager(slow), "acme", store.Inbound)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		n := len(w.vapi.Made("acme", standin.Vapi, "assistant"))
-		if n == 2 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d assistants: the late one never came", n)
-		}
+	first := w.ensure(w.manager(slow), "acme", store.Inbound)
+	arrive()
+	if n := w.count("POST"); n != 2 {
+		t.Fatalf("%d were asked for", n)
 	}
-	for end := time.Now().Add(10 * time.Second); len(w.vapi.Made("acme", standin.Vapi, "assistant")) > 1; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); len(w.vapi.Made("acme", standin.Vapi, "assistant")) > 1; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the late one stays")
 		}
 	}
-	w.holds("acme", store.Inbound)
+	if id := w.holds("acme", store.Inbound); id != first.ID {
+		t.Errorf("%s was removed, and the late one, %s, stays", first.ID, id)
+	}
 }
 
 // A claim that is lost in the middle of it all: who has lost it registers nothing.

@@ -98,7 +98,7 @@ func TestFormerCredentialRetiresByItself(t *testing.T) {
 	if _, err := k.Unstage(t.Context(), by, acmeTwilio, nil); !errors.Is(err, ErrNotStaged) {
 		t.Errorf("taking back what has retired: %v", err)
 	}
-	run(t, newVerifier(t, k, &oracle{}, func(o *VerifierOptions) { o.Every = 20 * time.Second })) // rounds of a second
+	run(t, newVerifier(t, k, &oracle{answer: says(200, twilioKnows)}, func(o *VerifierOptions) { o.Every = 20 * time.Second })) // rounds of a second
 	eventually(t, "the row holds it no more", func() bool {
 		c, _, err := k.DB.Credential(t.Context(), acmeTwilio)
 		return err == nil && c.Previous == nil

@@ -10,6 +10,7 @@
 package lastgood
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -26,7 +27,7 @@ const (
 	lookEvery  = time.Second     // how often it is confirmed, and what failed is tried again
 	writeEvery = 5 * time.Second // how often the file is written, at most
 	readLimit  = 10 * time.Second
-	endLimit   = time.Second // for what is to be read yet at the end
+	endLimit   = time.Second // for what is to be read yet at the end, unless Options say otherwise
 	pageSize   = 1000
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 	DB       *store.DB
 	Name     string // of the store, without its password: the file of another store is not used
 	Log      zerolog.Logger
+
+	end time.Duration // instead of endLimit, for tests
 }
 
 // A Keeper is safe for concurrent use. Rows that it hands out are never changed.
@@ -209,7 +212,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(k.o.end, endLimit))
 			defer cancel()
 			if err := k.end(last); err != nil && !errors.Is(err, store.ErrUnavailable) {
 				k.o.Log.Error().Err(err).Msg("keeping the last known good rows")
@@ -257,13 +260,14 @@ func (k *Keeper) follow(ctx context.Context) error {
 			}
 		}
 	}
+	asked := time.Now() // not when it has answered: this process may stand still meanwhile
 	if !k.o.DB.FeedLive() {
 		return nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.full && len(k.dirty) == 0 {
-		k.confirmed = time.Now()
+		k.confirmed = asked
 	}
 	return nil
 }

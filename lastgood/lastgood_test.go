@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 )
 
 var by = store.Actor{Name: "test"}
+
+// patience is how long a test waits for what must come: a machine that is busy with other things may stand still for seconds.
+const patience = time.Minute
 
 // A rig is a store with three orgs in it.
 type rig struct {
@@ -51,7 +55,7 @@ func (r *rig) put(org string, version int64) {
 func ref(org string) store.Ref { return store.Ref{Org: org, Provider: "resend"} }
 
 func (r *rig) open(name string, maxStale time.Duration) *Keeper {
-	return Open(Options{Path: r.path, MaxStale: maxStale, Keys: r.keys, DB: r.db, Name: name, Log: zerolog.New(zerolog.NewTestWriter(r.t))})
+	return Open(Options{Path: r.path, MaxStale: maxStale, Keys: r.keys, DB: r.db, Name: name, Log: zerolog.New(zerolog.NewTestWriter(r.t)), end: patience})
 }
 
 // run follows the store until the function that it returns is called, which ends it as a stop does.
@@ -60,20 +64,20 @@ func (r *rig) run(k *Keeper) (stop func()) {
 	done := make(chan struct{}, 2)
 	go func() { _ = r.db.Watch(ctx, k.Apply); done <- struct{}{} }()
 	go func() { k.Run(ctx); done <- struct{}{} }()
+	end := sync.OnceFunc(func() { cancel(); <-done; <-done })
+	r.t.Cleanup(end)
 	return func() {
-		for deadline := time.Now().Add(10 * time.Second); k.Stats().ConfirmedAt.IsZero() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); k.Stats().ConfirmedAt.IsZero() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			continue // what was read is worth nothing before the feed is live, and that may take its time
 		}
-		cancel()
-		<-done
-		<-done
+		end()
 	}
 }
 
 func (r *rig) has(k *Keeper, org string, want int64) {
 	r.t.Helper()
 	var got int64
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		got = 0
 		if c := k.Credential(ref(org)); c != nil {
 			got = c.Version
@@ -134,7 +138,7 @@ func TestAnnouncedWhileItEnds(t *testing.T) {
 		}
 	}()
 	<-begun
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := k.end(ctx); err != nil {
 		t.Fatal(err)

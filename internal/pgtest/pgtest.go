@@ -93,7 +93,7 @@ func (s *Server) URL(database string) string {
 	return "postgres:///" + database + "?" + q.Encode()
 }
 
-// Run runs statements in a database. Those that take long have 20 seconds.
+// Run runs statements in a database. Those that take long have a minute.
 func (s *Server) Run(database, statements string) error { return run(s.URL(database), statements) }
 
 // Halt stops the server as an operator would, for who is not a test. The data stays for Resume.
@@ -134,7 +134,7 @@ func Exec(t testing.TB, url, statements string) {
 }
 
 func run(url, statements string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := pgx.Connect(ctx, url)
 	if err != nil {
@@ -244,14 +244,14 @@ func (s *Server) start() error {
 		return err
 	}
 	s.keeper = cmd
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := s.exec("SELECT 1")
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("no answer within 30 s: %w\n%s", err, s.log())
+			return fmt.Errorf("no answer within a minute: %w\n%s", err, s.log())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
