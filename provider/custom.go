@@ -38,10 +38,11 @@ var (
 	// pathNames are the first segments of the built-in providers' own paths. A provider named like one would get what a request says to them by
 	// its Host alone.
 	pathNames = []string{
-		"analytics", "api_keys", "assistants", "audiences", "audio", "batches", "broadcasts", "calendar", "call", "calls", "campaign", "chat", "contacts",
-		"conversations", "discovery", "domains", "emails", "embeddings", "eval", "events", "file", "files", "images", "insight", "knowledge_base", "listen",
-		"logs", "models", "o", "oauth2", "observability", "provider", "reporting", "responses", "segments", "session", "speak", "squad", "structured_output",
-		"templates", "token", "tool", "topics", "upload", "user", "webhooks", "workflow",
+		"analytics", "api_keys", "assistants", "audiences", "audio", "automations", "batch", "batches", "broadcasts", "calendar", "call", "calls", "campaign", "chat",
+		"contact_properties", "contacts", "conversations", "credential", "credentials", "discovery", "domains", "emails", "embeddings", "eval", "events", "file",
+		"files", "images", "insight", "knowledge_base", "listen", "logs", "models", "monitoring", "o", "oauth2", "observability", "phone_number", "phone_numbers",
+		"provider", "reporting", "responses", "segments", "session", "speak", "squad", "structured_output", "templates", "test_suite", "token", "tool", "topics",
+		"upload", "user", "webhooks", "workflow",
 	}
 	versionName = regexp.MustCompile(`^v[0-9]+([a-z]+[0-9]*)?$`)
 
@@ -50,8 +51,11 @@ var (
 		"Accept", "Accept-Charset", "Accept-Language", "Baggage", "Cache-Control", "Content-Disposition", "Content-Language", "Content-Location", "Content-Md5",
 		"Content-Range", "Forwarded", "Idempotency-Key", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since",
 		"Last-Event-Id", "Max-Forwards", "Pragma", "Prefer", "Priority", "Referer", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
-		"X-Http-Method-Override", "X-Request-Id",
+		"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Request-Id", "On-Behalf-Of",
 	}
+
+	// neededPrefixes begin the headers by which requests to the providers that have a file say more than the key does.
+	neededPrefixes = []string{"openai-", "stripe-", "twilio-", "i-twilio-", "x-twilio-", "x-goog-", "x-upload-"}
 
 	// framing are the headers that are one hop's or that make a request what it is: a key in one of them would be lost, or would break it.
 	framing = []string{
@@ -80,6 +84,8 @@ func (c *Custom) Make(taken Set) (*Provider, []FieldError) {
 		bad("name", "means something else in a path; choose another")
 	case slices.Contains(pathNames, c.Name), versionName.MatchString(c.Name):
 		bad("name", "is how paths of other providers begin, whose requests it would take; choose another, as acme_%s", c.Name)
+	case c.begins(c.Probe):
+		bad("name", "is how this API's own paths begin (see probe), and would be cut off them; choose another, as %s_api", c.Name)
 	case taken.Named(c.Name) != nil:
 		bad("name", "is that of a provider that there is already; choose another")
 	}
@@ -116,10 +122,28 @@ func (c *Custom) Make(taken Set) (*Provider, []FieldError) {
 	if c.Probe != "" && !probePath.MatchString(c.Probe) {
 		bad("probe", "must be a path that is asked with GET, as /v1/me, without spaces, control characters and fragment")
 	}
+	for _, p := range taken.Or() {
+		if !p.Custom {
+			continue
+		}
+		if (&Custom{Name: p.Name}).begins(c.Probe) {
+			bad("probe", "begins with /%s, the name of another provider, which would take such requests; name that one otherwise", p.Name)
+		}
+		if slices.ContainsFunc(p.Probe.Paths(Secret{}), c.begins) {
+			bad("name", "is how paths of the provider %s begin (see its probe), whose requests it would take; choose another, as %s_api", p.Name, c.Name)
+		}
+	}
 	if len(errs) > 0 {
 		return nil, errs
 	}
 	return c.provider(header, prefix), nil
+}
+
+// begins says whether a path begins with the provider's name, as one does that is meant for it.
+func (c *Custom) begins(path string) bool {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	first, _, _ = strings.Cut(first, "?")
+	return strings.ReplaceAll(first, "-", "_") == c.Name
 }
 
 func (c *Custom) provider(header, prefix string) *Provider {
@@ -198,7 +222,9 @@ func headerProblem(header string) string {
 		return fmt.Sprintf("must be the name of a header: at most %d letters, digits and -", maxHeaderName)
 	case slices.Contains(framing, header), strings.HasPrefix(low, "sec-"):
 		return "is a header that makes a request what it is, or that goes no further than one hop; a key cannot stand in it"
-	case slices.Contains(needed, header):
+	case slices.ContainsFunc(All, func(p *Provider) bool { return slices.Contains(p.AuthHeaders, header) }):
+		return "" // of others it is dropped anyway
+	case slices.Contains(needed, header), slices.ContainsFunc(neededPrefixes, func(begin string) bool { return strings.HasPrefix(low, begin) }):
 		return "is a header that requests to other providers carry, and would be taken from them; name the one that this API reads its key from"
 	case strings.HasPrefix(low, "keyward-"):
 		return "is one of Keyward's own, which never leave it"

@@ -106,12 +106,13 @@ func TestCustomRefuses(t *testing.T) {
 
 	is(func(c *Custom) { c.Name = "stripe" }, "name is that of a provider that there is already")
 	is(func(c *Custom) { c.Name = "org" }, "name means something else in a path")
-	for _, name := range []string{"v1", "v2beta1", "emails", "call", "calendar"} {
+	for _, name := range []string{"v1", "v2beta1", "emails", "call", "calls", "calendar", "api_keys"} {
 		is(func(c *Custom) { c.Name = name }, "name is how paths of other providers begin")
 	}
-	for _, h := range []string{"accept", "Idempotency-Key", "if-match", "X-Request-ID"} {
+	for _, h := range []string{"accept", "Idempotency-Key", "if-match", "X-Request-ID", "Stripe-Account", "OpenAI-Organization", "X-Goog-User-Project", "On-Behalf-Of"} {
 		is(func(c *Custom) { c.Header = h }, "header is a header that requests to other providers carry")
 	}
+	is(func(c *Custom) { c.Name, c.Probe = "things_v", "/things-v?all" }, "name is how this API's own paths begin")
 	is(func(c *Custom) { c.Name = "Acme" }, "name must be a lower-case letter")
 	is(func(c *Custom) { c.Name = "a/b" }, "name must be")
 	is(func(c *Custom) { c.Name = "a\n" }, "name must be")
@@ -137,6 +138,61 @@ func TestCustomRefuses(t *testing.T) {
 	again := acmeAPI
 	if _, errs := again.Make(taken); len(errs) != 3 {
 		t.Errorf("the same once more: %v", errs)
+	}
+}
+
+// Two of the file do not take each other's paths either, as far as the probes tell what those are.
+func TestCustomsThatBeginLikeEachOther(t *testing.T) {
+	made := func(c Custom, taken Set) (*Provider, []FieldError) { return c.Make(taken) }
+	things, errs := made(Custom{Name: "acme", Hosts: []string{"api.acme.example"}, Probe: "/things/me"}, All)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	taken := append(append(Set{}, All...), things)
+	if _, errs := made(Custom{Name: "things", Hosts: []string{"b.example"}}, taken); len(errs) != 1 || errs[0].Field != "name" || !strings.Contains(errs[0].Problem, "the provider acme begin") {
+		t.Errorf("a name like another's paths: %v", errs)
+	}
+	if _, errs := made(Custom{Name: "b", Hosts: []string{"b.example"}, Probe: "/acme/me"}, taken); len(errs) != 1 || errs[0].Field != "probe" || !strings.Contains(errs[0].Problem, "begins with /acme") {
+		t.Errorf("paths like another's name: %v", errs)
+	}
+	if _, errs := made(Custom{Name: "b", Hosts: []string{"b.example"}, Probe: "/acme-things/me"}, taken); len(errs) > 0 {
+		t.Error(errs)
+	}
+}
+
+// No path that a provider's own file names may be taken by one of the configuration: who adds a provider adds its paths to pathNames.
+func TestCustomNamesAreNobodysPaths(t *testing.T) {
+	for _, p := range All {
+		paths := p.Probe.Paths(opened(t, p, example(p)))
+		for _, r := range p.SecretRoutes {
+			paths = append(paths, r.Path)
+		}
+		for _, f := range p.SecretFields {
+			paths = append(paths, f.Path)
+		}
+		for _, path := range paths {
+			first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+			first, _, _ = strings.Cut(first, "?")
+			name := strings.ReplaceAll(strings.TrimRight(first, "*"), "-", "_")
+			if !IsCustomName(name) {
+				continue
+			}
+			c := Custom{Name: name, Hosts: []string{"api.acme.example"}}
+			if _, errs := c.Make(All); len(errs) != 1 || errs[0].Field != "name" {
+				t.Errorf("a provider named %q would take %s's %s: %v", name, p.Name, path, errs)
+			}
+		}
+	}
+}
+
+// What reads a key of its own from the header of another provider's key takes nothing from it.
+func TestCustomHeadersThatAreDroppedAnyway(t *testing.T) {
+	for _, h := range []string{"X-Goog-Api-Key", "xi-api-key", "X-Acme-Key", "X-Api-Key"} {
+		c := acmeAPI
+		c.Header = h
+		if _, errs := c.Make(All); len(errs) > 0 {
+			t.Errorf("%s: %v", h, errs)
+		}
 	}
 }
 

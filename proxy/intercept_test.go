@@ -271,6 +271,8 @@ func TestThreeNamesAreOne(t *testing.T) {
 		"CONNECT again":     {func(*tls.Config) {}, "CONNECT " + host + ":443 HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 403, "route_forbidden"},
 		"another org":       {func(*tls.Config) {}, strings.Replace(good, "\r\n\r\n", "\r\nKeyward-Org: globex\r\n\r\n", 1), 400, "org_conflict"},
 		"a provider's path": {func(*tls.Config) {}, "GET /resend/emails HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 200, ""},
+		"an org's path":     {func(*tls.Config) {}, "GET /org/globex/resend/emails HTTP/1.1\r\nHost: " + host + "\r\n\r\n", 200, ""},
+		"a path like ours":  {func(*tls.Config) {}, "POST /keyward/mint/twilio-access-token HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 0\r\n\r\n", 200, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before, _ := up.count()
@@ -289,6 +291,12 @@ func TestThreeNamesAreOne(t *testing.T) {
 			}
 			if c.status == 200 && headerOf(up.last(), "Host") != host {
 				t.Errorf("went to %s", headerOf(up.last(), "Host"))
+			}
+			if method, rest, _ := strings.Cut(c.request, " "); c.status == 200 && !strings.Contains(c.request, "ACkeyward") {
+				path, _, _ := strings.Cut(rest, " ")
+				if got := up.last(); !strings.HasPrefix(got, method+" "+path+" ") {
+					t.Errorf("went out as %.80q", got)
+				}
 			}
 		})
 	}
