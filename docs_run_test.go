@@ -85,7 +85,7 @@ func TestPrintedCommandsRunAsTyped(t *testing.T) {
 	listen, admin := freeport.New(t), freeport.New(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen "+listen+" --admin-listen "+admin)
 	const last = "Ctrl-C ends it"
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), last); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), last); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("it never printed %q", last)
 		}
@@ -110,16 +110,16 @@ func TestConsoleOfAFirstTryIsOpen(t *testing.T) {
 	dir := folder(t)
 	admin := freeport.New(t)
 	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen= --webhook-listen= --admin-listen "+admin)
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "http://"+admin+"/\n"); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), "http://"+admin+"/\n"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it never printed where the console is")
 		}
 	}
-	page, err := exec.Command("curl", "-sS", "--fail", "--max-time", "20", "http://"+admin+"/").CombinedOutput()
+	page, err := exec.Command("curl", "-sS", "--fail", "--max-time", "60", "http://"+admin+"/").CombinedOutput()
 	if err != nil || !bytes.Contains(page, []byte(`href="/orgs/demo"`)) {
 		t.Errorf("%v\n%s", err, page)
 	}
-	if api, err := exec.Command("curl", "-sS", "--fail", "--max-time", "20", "http://"+admin+"/api/orgs").CombinedOutput(); err == nil {
+	if api, err := exec.Command("curl", "-sS", "--fail", "--max-time", "60", "http://"+admin+"/api/orgs").CombinedOutput(); err == nil {
 		t.Errorf("the API is open too: %s", api)
 	}
 }
@@ -173,7 +173,7 @@ func folder(t *testing.T) string {
 
 // strictShell makes a block fail at its first error, an HTTP answer that is one included; what is typed is plain curl.
 // Of all programs called keyward on the machine, the page means its own.
-const strictShell = "set -euo pipefail\n" + `curl() { command curl -sS --fail-with-body --max-time 20 "$@"; }
+const strictShell = "set -euo pipefail\n" + `curl() { command curl -sS --fail-with-body --max-time 60 "$@"; }
 pidof() { cat "$1.pid"; }
 `
 
@@ -243,7 +243,7 @@ func (p page) run(t *testing.T, dir string) {
 // answers waits until somebody listens there.
 func answers(t *testing.T, address string) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if c, err := net.Dial("tcp", address); err == nil {
 			_ = c.Close()
 			return
@@ -311,7 +311,7 @@ func background(t *testing.T, dir string, env []string, text string) *output {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		giveUp := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		giveUp := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 		defer giveUp.Stop()
 		if err := cmd.Wait(); err != nil && ours {
 			t.Errorf("%s: %v after SIGTERM", text, err)

@@ -231,6 +231,7 @@ func (m *Manager) claimed(ctx context.Context, k key, fn func(context.Context, *
 		switch {
 		case errors.Is(err, store.ErrConflict) && ctx.Err() == nil:
 			continue
+		case errors.Is(err, store.ErrUnavailable): // which may be for want of time too
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			return &Error{Status: errBusy.Status, Code: errBusy.Code, Detail: errBusy.Detail, RetryAfter: errBusy.RetryAfter, cause: err}
 		}

@@ -1,6 +1,9 @@
 package assistant
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -267,7 +270,7 @@ func TestRateLimitsAreWaitedFor(t *testing.T) {
 	}
 	w.holds("acme", store.Inbound)
 	w.vapi.Fail(standin.Fault{Provider: standin.Vapi, Status: 429})
-	_, err := w.manager(func(o *Options) { o.Limit = 15 * time.Second }).Ensure(t.Context(), by, "acme", store.Inbound)
+	_, err := w.manager(func(o *Options) { o.Limit = 5 * time.Second }).Ensure(t.Context(), by, "acme", store.Inbound)
 	if !isError(err, 429, "rate_limited") || err.(*Error).RetryAfter == 0 { //nolint:errorlint,forcetypeassert // isError says that it is one
 		t.Errorf("%v", err)
 	}
@@ -345,6 +348,17 @@ func TestATurnHasTheConfigurationOfWhoeverAskedForIt(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	w.holds("acme", store.Inbound)
+}
+
+// A store that does not answer in time is not taken for another sidecar that is at work.
+func TestAStoreThatHangsIsSaidToBeAway(t *testing.T) {
+	w := newWorld(t, sqliteURL(t), "acme")
+	err := w.manager().claimed(t.Context(), key{"acme", store.Inbound}, func(context.Context, *store.AssistantClaim) error {
+		return fmt.Errorf("%w: no answer in time: %w", store.ErrUnavailable, context.DeadlineExceeded) // as the store says it
+	})
+	if isError(err, 503, "assistant_busy") || !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestCloseEndsWhatIsUnderWay(t *testing.T) {

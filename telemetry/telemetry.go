@@ -112,10 +112,11 @@ func (t *Telemetry) send(of *resource.Resource, own *producer) error {
 	if err != nil {
 		return fmt.Errorf("making the exporter of metrics: %w", err)
 	}
-	pushed := &producer{since: own.since, fill: append(own.fill, fillRuntime)}
-	t.push = sdkmetric.NewMeterProvider(sdkmetric.WithResource(of), sdkmetric.WithReader(sdkmetric.NewPeriodicReader(metrics, sdkmetric.WithProducer(pushed))))
 	t.spans = newSpans(of, traces.ExportSpans, t.complain)
 	t.tracer = trace.New(t.o.Share, t.spans.record)
+	// Last: from here on somebody reads the numbers, the spans' too.
+	pushed := &producer{since: own.since, fill: append(own.fill, fillRuntime)}
+	t.push = sdkmetric.NewMeterProvider(sdkmetric.WithResource(of), sdkmetric.WithReader(sdkmetric.NewPeriodicReader(metrics, sdkmetric.WithProducer(pushed))))
 	return nil
 }
 

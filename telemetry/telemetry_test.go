@@ -122,6 +122,24 @@ func TestNothingIsTracedWithoutACollector(t *testing.T) {
 	}
 }
 
+// The numbers may be asked for from the moment that somebody sends them on, before New has returned: the race detector sees whether that is
+// right.
+func TestNumbersAreReadFromTheFirstMomentOn(t *testing.T) {
+	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "1")
+	asked := make(chan bool, 1)
+	fill := func(c *Collection) {
+		everything(c)
+		select {
+		case asked <- true:
+		default:
+		}
+	}
+	collector := httptest.NewServer(http.NotFoundHandler())
+	defer collector.Close()
+	started(t, func(o *Options) { o.Endpoint, o.Fill = collector.URL, fill })
+	<-asked
+}
+
 // A stuck collector takes whatever comes and answers nothing.
 func TestStuckCollectorHoldsNobodyUp(t *testing.T) {
 	free := make(chan struct{})

@@ -408,14 +408,14 @@ func TestDrain(t *testing.T) {
 		t.Fatalf("a stream before the signal: %v", err)
 	}
 	soon(t, time.Minute, "the callers are at work", func() bool { return load.calls.Load() > 100 })
-	now := time.Now()
-	signalled.Store(&now)
+	told := time.Now()
+	signalled.Store(&told)
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	soon(t, time.Minute, "/readyz is 503 while draining", func() bool { return s.ready() == 503 })
-	now = time.Now()
-	unready.Store(&now)
+	heard := time.Now()
+	unready.Store(&heard)
 	soon(t, time.Minute, "no caller can connect any more", func() bool { return gone.Load() > 0 })
 	letGo()
 	if err := <-inFlight; err != nil {

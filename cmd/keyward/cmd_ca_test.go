@@ -25,6 +25,7 @@ import (
 // callerAddress is where callers connect over TCP, as the start line has it.
 func (s *served) callerAddress() string {
 	s.t.Helper()
+	s.says("keyward is ready")
 	found := regexp.MustCompile(`callers (127\.0\.0\.1:[0-9]+)`).FindStringSubmatch(s.log.String())
 	if found == nil {
 		s.t.Fatalf("no address:\n%s", s.log)
@@ -108,7 +109,7 @@ func TestInterceptionFromStartToRotation(t *testing.T) {
 	explained := func() int { return strings.Count(s.log.String(), "give it the variables of keyward ca env") }
 	eventually(t, "the log says why", func() bool { return explained() == 1 })
 	// OpenSSL says it in another way.
-	out, err := exec.Command("curl", "-sS", "--max-time", "10", "--cacert", first, "-x", "http://"+token+":acme@"+s.callerAddress(), "https://api.resend.com/domains").CombinedOutput()
+	out, err := exec.Command("curl", "-sS", "--max-time", "60", "--cacert", first, "-x", "http://"+token+":acme@"+s.callerAddress(), "https://api.resend.com/domains").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "certificate") {
 		t.Errorf("curl: %v: %s", err, out)
 	}
@@ -119,7 +120,7 @@ func TestInterceptionFromStartToRotation(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, ca.KeyFile), []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "that is said", func() bool { return strings.Contains(s.log.String(), "the CA from before stays") })
+	s.says("the CA from before stays")
 	works(filepath.Join(dir, ca.RootFile))
 }
 
@@ -144,7 +145,7 @@ func TestCAEnvIsReadyToPaste(t *testing.T) {
 		"a token in variable": `TOKEN=$(cat "$T"); eval "$("$K" ca env --run-dir "$D" --proxy "$P" --org acme)"`,
 		"no org, curl alone":  `eval "$("$K" ca env --run-dir "$D" --proxy "$P" --for curl --token-file "$T")"`,
 	} {
-		sh := exec.Command("sh", "-eu", "-c", script+"\ncurl -sS --max-time 10 https://api.resend.com/domains")
+		sh := exec.Command("sh", "-eu", "-c", script+"\ncurl -sS --max-time 60 https://api.resend.com/domains")
 		sh.Env = append(os.Environ(), "K="+keyward, "D="+dir, "T="+token, "P="+s.callerAddress())
 		if out, err := sh.CombinedOutput(); err != nil || string(out) != "BEARER RE_UNCHANGED_0002" {
 			t.Errorf("%s: %v: %s", name, err, out)
@@ -207,7 +208,7 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, dir, "--intercept")
-	eventually(t, "it says what to do", func() bool { return strings.Contains(s.log.String(), "chmod 600 it") })
+	s.says("chmod 600 it")
 	if out, err := program("ca", "rotate", "--data-dir", data, "--now").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -233,8 +234,5 @@ func TestACAThatOthersCouldReadStopsTheStart(t *testing.T) {
 	if err := a.Save(data); err != nil {
 		t.Fatal(err)
 	}
-	older := serve(t, memdir.New(t), "--data-dir", data, "--intercept")
-	if !strings.Contains(older.log.String(), "run keyward ca rotate, with --host") {
-		t.Errorf("log:\n%s", older.log)
-	}
+	serve(t, memdir.New(t), "--data-dir", data, "--intercept").says("run keyward ca rotate, with --host")
 }

@@ -186,22 +186,11 @@ func (d *doctor) examine(ctx context.Context) []finding {
 		{"upstreams", d.checkUpstreams},
 		{"targets", d.checkTargets},
 	}
-	type answer struct {
-		group    int
-		findings []finding
-	}
 	answers := make(chan answer, len(groups))
 	for i, g := range groups {
 		go func() { answers <- answer{i, g.ask(ctx)} }()
 	}
-	found := make([][]finding, len(groups))
-	for range groups {
-		select {
-		case a := <-answers:
-			found[a.group] = a.findings
-		case <-ctx.Done():
-		}
-	}
+	found := gather(ctx, answers, len(groups))
 	var all []finding
 	for i, g := range groups {
 		if found[i] == nil {
@@ -210,4 +199,30 @@ func (d *doctor) examine(ctx context.Context) []finding {
 		all = append(all, found[i]...)
 	}
 	return all
+}
+
+// An answer is what one group of questions has found.
+type answer struct {
+	group    int
+	findings []finding
+}
+
+// gather takes the answers of so many groups, until ctx ends; those count too that are there by then. The findings of one that has not
+// answered are nil.
+func gather(ctx context.Context, answers <-chan answer, groups int) [][]finding {
+	found := make([][]finding, groups)
+	for range groups {
+		select {
+		case a := <-answers:
+			found[a.group] = a.findings
+			continue
+		default:
+		}
+		select {
+		case a := <-answers:
+			found[a.group] = a.findings
+		case <-ctx.Done():
+		}
+	}
+	return found
 }

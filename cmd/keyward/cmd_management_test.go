@@ -134,6 +134,7 @@ func until(t *testing.T, ok func() bool) {
 }
 
 func TestWait(t *testing.T) {
+	t.Parallel()
 	var ready atomic.Bool
 	b := newRig(t, admin.Check{Name: "store", Run: func(context.Context) error {
 		if !ready.Load() {
@@ -143,12 +144,12 @@ func TestWait(t *testing.T) {
 	}})
 	b.fails(exitFailed, "still opening", "", "wait", "--max", "2s")
 	b.ok("", "wait", "--alive", "--max", "1m") // ready or not
-	isFailure(t, runCommand("", "wait", "--alive", "--run-dir", t.TempDir(), "--max", "100ms"), exitFailed, "no sidecar")
+	isFailure(t, runCommand("", "wait", "--alive", "--run-dir", t.TempDir(), "--max", "2s"), exitFailed, "no sidecar")
 	time.AfterFunc(300*time.Millisecond, func() { ready.Store(true) })
 	if out := b.ok("", "wait", "--max", "1m"); out != "" {
 		t.Errorf("%q", out)
 	}
-	isFailure(t, runCommand("", "wait", "--run-dir", t.TempDir(), "--max", "100ms"), exitFailed, "not ready after 100ms: no sidecar")
+	isFailure(t, runCommand("", "wait", "--run-dir", t.TempDir(), "--max", "2s"), exitFailed, "not ready after 2s: no sidecar")
 	b.fails(exitUsage, "--max", "", "wait", "--max", "soon")
 }
 

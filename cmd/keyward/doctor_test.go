@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -123,12 +124,22 @@ func (p *patientCase) keys() []string {
 // names fails the test unless one check of that name has that status, saw the one and says the other.
 func (p *patientCase) names(name, status, saw, mend string, env ...string) {
 	p.t.Helper()
-	findings, _ := p.doctor(env...)
-	if !slices.ContainsFunc(findings, func(f finding) bool {
-		return f.Name == name && f.Status == status && strings.Contains(f.Saw, saw) && strings.Contains(f.Mend, mend)
-	}) {
-		p.t.Errorf("no %s %q with %q and %q in %+v", status, name, saw, mend, findings)
+	contains(p.t, func() []finding { findings, _ := p.doctor(env...); return findings }, name, status, saw, mend)
+}
+
+// contains asks up to three times: of a busy machine the doctor may hear nothing in time.
+func contains(t *testing.T, ask func() []finding, name, status, saw, mend string) {
+	t.Helper()
+	var findings []finding
+	for range 3 {
+		findings = ask()
+		if slices.ContainsFunc(findings, func(f finding) bool {
+			return f.Name == name && f.Status == status && strings.Contains(f.Saw, saw) && strings.Contains(f.Mend, mend)
+		}) {
+			return
+		}
 	}
+	t.Errorf("no %s %q with %q and %q in %+v", status, name, saw, mend, findings)
 }
 
 func exitOf(t *testing.T, err error) int {
@@ -147,11 +158,14 @@ func TestDoctorFindsAHealthySetUpWell(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	s := p.serve()
-	findings, code := p.doctor()
-	for _, f := range findings {
-		if f.Status != isOK {
-			t.Errorf("%+v", f)
-		}
+	var findings []finding
+	var code int
+	well := func() bool { return !slices.ContainsFunc(findings, func(f finding) bool { return f.Status != isOK }) }
+	for try := 0; try == 0 || try < 3 && !well(); try++ { // of a busy machine it may hear nothing in time
+		findings, code = p.doctor()
+	}
+	if !well() {
+		t.Errorf("%+v", findings)
 	}
 	var names []string
 	for _, f := range findings {
@@ -304,6 +318,23 @@ func blackHole(t *testing.T) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// What has answered counts, although the time is up by the time that somebody looks.
+func TestDoctorTakesAnswersThatCameInTime(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	for range 20 {
+		answers := make(chan answer, 5)
+		for group := range 5 {
+			answers <- answer{group, []finding{ok("x", "y")}}
+		}
+		for group, findings := range gather(ctx, answers, 6) {
+			if (findings == nil) != (group == 5) {
+				t.Fatalf("group %d: %v", group, findings)
+			}
+		}
+	}
 }
 
 // Everything that can be asked is a black hole at once.
@@ -476,6 +507,12 @@ func TestDoctorNamesAKeyServiceThatIsAway(t *testing.T) {
 // finds asks the doctor about a set-up of any test's: flags, and variables as start takes them.
 func finds(t *testing.T, args []string, name, status, saw, mend string) {
 	t.Helper()
+	contains(t, func() []finding { return looksAt(t, args) }, name, status, saw, mend)
+}
+
+// looksAt are the doctor's findings about such a set-up.
+func looksAt(t *testing.T, args []string) []finding {
+	t.Helper()
 	var out, errs strings.Builder
 	cmd := program(append([]string{"doctor", "--json", "--skip-upstreams", "--listen", "", "--webhook-listen", "", "--admin-listen", ""}, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -484,9 +521,5 @@ func finds(t *testing.T, args []string, name, status, saw, mend string) {
 	if err := json.Unmarshal([]byte(out.String()), &answer); err != nil {
 		t.Fatalf("%v: %s%s", err, out.String(), errs.String())
 	}
-	if !slices.ContainsFunc(answer.Checks, func(f finding) bool {
-		return f.Name == name && f.Status == status && strings.Contains(f.Saw, saw) && strings.Contains(f.Mend, mend)
-	}) {
-		t.Errorf("no %s %q with %q and %q in %+v", status, name, saw, mend, answer.Checks)
-	}
+	return answer.Checks
 }

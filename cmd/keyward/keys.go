@@ -28,6 +28,7 @@ const (
 type keyWatch struct {
 	source  *keysource.Source
 	seen    fingerprint            // of the file that the keyring was read from; watchKeys owns it
+	tried   time.Time              // when it was last read anew; the same
 	again   chan struct{}          // look now
 	failure atomic.Pointer[string] // why the file that is there now could not be taken over; nil: it was
 
@@ -116,33 +117,38 @@ func place(dir string) string {
 
 // watchKeys keeps the keyring as its source has it.
 func (s *sidecarProcess) watchKeys(ctx context.Context) {
-	w := s.source
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	var tried time.Time
+	force := false // the first look is for what changed during the start
 	for {
-		force := false
+		s.lookAtKeys(ctx, force)
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.again:
+		case <-s.source.again:
 			force = true
 		case <-tick.C:
+			force = false
 		}
-		if w.source.Path() == "" {
-			continue // a variable is as it was at the start
-		}
-		now := fingerprintOf(w.source.Path())
-		retry := w.failure.Load() != nil && time.Since(tried) >= retryEvery
-		if now == w.seen && !force && !retry {
-			continue
-		}
-		tried, w.seen = time.Now(), now
-		if s.adoptKeys(ctx) {
-			select {
-			case w.changed <- struct{}{}:
-			default:
-			}
+	}
+}
+
+// lookAtKeys takes over what its source holds if that has changed, or if it could not be read before.
+func (s *sidecarProcess) lookAtKeys(ctx context.Context, force bool) {
+	w := s.source
+	if w.source.Path() == "" {
+		return // a variable is as it was at the start
+	}
+	now := fingerprintOf(w.source.Path())
+	retry := w.failure.Load() != nil && time.Since(w.tried) >= retryEvery
+	if now == w.seen && !force && !retry {
+		return
+	}
+	w.tried, w.seen = time.Now(), now
+	if s.adoptKeys(ctx) {
+		select {
+		case w.changed <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -167,7 +167,7 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 		select {
 		case <-ended:
 			if code := rotation.ProcessState.ExitCode(); code == exitRefused && strings.Contains(said.String(), "keys add") {
-				keys.must("add")
+				keys.add()
 				turns++
 			} else if code != 0 {
 				t.Fatalf("exit code %d: %s", code, said.String())
@@ -192,10 +192,10 @@ func killRotations(t *testing.T, url string, rows, kills, rate int) {
 	if code != 0 && code != exitRefused {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
-	keys.must("add")
+	keys.add()
 	if rate == 0 {
 		l.turns(t, rotate)
-		keys.must("add")
+		keys.add()
 	}
 	whole := keys.must("rotate", "--rate", fmt.Sprint(rate))
 	keys.must("retire")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -13,10 +14,14 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/internal/memdir"
 	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/keysource"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 )
@@ -39,6 +44,27 @@ func mustKeys(t *testing.T, args ...string) string {
 		t.Fatalf("keyward keys %v: exit code %d: %s", args, code, out)
 	}
 	return out
+}
+
+// addKey adds a key, and waits until every sidecar has it: without that none may seal with it. keys add itself waits for some seconds.
+func addKey(t *testing.T, args ...string) {
+	t.Helper()
+	mustKeys(t, append([]string{"add"}, args...)...)
+	eventually(t, "every sidecar has the key", func() bool {
+		var l struct {
+			Items    []struct{ Sidecars int }
+			Sidecars []any
+		}
+		if err := json.Unmarshal([]byte(mustKeys(t, append([]string{"list", "--json"}, args...)...)), &l); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range l.Items {
+			if key.Sidecars < len(l.Sidecars) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func refusedKeys(t *testing.T, code int, words string, args ...string) {
@@ -68,6 +94,11 @@ func (k *keyRing) with(args ...string) []string { return append(slices.Clone(k.e
 func (k *keyRing) must(args ...string) string {
 	k.t.Helper()
 	return mustKeys(k.t, k.with(args...)...)
+}
+
+func (k *keyRing) add() {
+	k.t.Helper()
+	addKey(k.t, k.env...)
 }
 
 func (k *keyRing) refuses(code int, words string, args ...string) {
@@ -106,7 +137,7 @@ func rotates(t *testing.T, url string, orgs int) {
 	}
 	keys.refuses(exitRefused, "keyward keys add makes a new one", "rotate")
 	first := items(t, keys.must("list", "--json"))[0]["id"].(string)
-	keys.must("add")
+	keys.add()
 	works("with the new key added")
 
 	// A key that is to go has rows.
@@ -213,7 +244,7 @@ func TestWebhooksTurnToo(t *testing.T) {
 	}))
 	t.Cleanup(app.Close)
 	dir := memdir.New(t)
-	s := serve(t, dir, "--webhook-listen", "127.0.0.1:0", "--webhook-target", app.URL, "--webhook-backoff", "1s", "--webhook-backoff-max", "2s")
+	s := serve(t, dir, "--webhook-listen", "127.0.0.1:0", "--webhook-target", app.URL, "--webhook-backoff", "1s", "--webhook-backoff-max", "2s", "--webhook-attempts", "1000")
 	s.must(`{"api_key":"re_of_acme","webhook_secret":"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	s.must("", "webhooks", "test", "--org", "acme", "--provider", "resend")
 	data := filepath.Join(dir, "data")
@@ -221,7 +252,7 @@ func TestWebhooksTurnToo(t *testing.T) {
 	if first["rows"] != 2.0 {
 		t.Fatalf("the first key has sealed %v rows, want a credential and a webhook", first["rows"])
 	}
-	mustKeys(t, "add", "--data-dir", data)
+	addKey(t, "--data-dir", data)
 	if out := mustKeys(t, "rotate", "--data-dir", data); !strings.Contains(out, "re-sealed 2 rows") {
 		t.Error(out)
 	}
@@ -247,13 +278,7 @@ func TestRetireRefusesWhileRowsNeedTheKey(t *testing.T) {
 	stop(t, s)
 	mustKeys(t, "add", "--data-dir", data)
 
-	// A rotation that is killed as soon as the new key is primary leaves the row with the old one.
-	rotation := program("keys", "rotate", "--data-dir", data)
-	if err := rotation.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = rotation.Process.Kill()
-	_ = rotation.Wait()
+	// As a rotation leaves it that is killed as soon as the new key is primary: the row is still the old one's.
 	text, err := os.ReadFile(filepath.Join(data, "keys.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -279,13 +304,40 @@ func TestKeysetThatIsNoGoodChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, path, `{"version":1,"keys":[]}`)
-	eventually(t, "it is said", func() bool { return strings.Contains(s.log.String(), "could not be taken over") })
+	s.says("could not be taken over")
 	if got, err := s.call(s.client("caller.sock"), "acme"); got != "Bearer re_kept" {
 		t.Errorf("%q, %v", got, err)
 	}
 	write(t, path, string(good))
 	mustKeys(t, "add", "--data-dir", filepath.Join(dir, "data"))
-	eventually(t, "the good one is taken over", func() bool { return strings.Contains(s.log.String(), "keys read anew") })
+	s.says("keys read anew")
+}
+
+// TestKeysThatChangeDuringTheStartAreTakenOverAtOnce: callers are served by then, and rows may be sealed by the new key the moment after.
+func TestKeysThatChangeDuringTheStartAreTakenOverAtOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(memdir.New(t), "keys.json")
+	mustKeys(t, "generate", "--key", "file:"+path)
+	source, err := keysource.Parse("file:"+path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := fingerprintOf(path)
+	keys, err := source.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustKeys(t, "add", "--key", "file:"+path, "KEYWARD_STORE=sqlite:"+path+".db")
+	synctest.Test(t, func(t *testing.T) {
+		s := &sidecarProcess{log: zerolog.Nop(), keys: keys, source: &keyWatch{source: source, seen: seen, again: make(chan struct{}, 1), changed: make(chan struct{}, 1)}}
+		ctx, end := context.WithCancel(t.Context())
+		defer end()
+		go s.watchKeys(ctx)
+		synctest.Wait() // no time passes
+		if n := len(keys.Keys()); n != 2 {
+			t.Errorf("it has %d of 2 keys", n)
+		}
+	})
 }
 
 const vaultToken = "VAULT_TOKEN=hvs.test"
@@ -337,7 +389,7 @@ func TestKMSAway(t *testing.T) {
 	s.must(`{"api_key":"re_under_a_kms"}`, "credentials", "set", "--org", "acme", "--provider", "resend")
 	store := "sqlite:" + filepath.Join(dir, "data", "keyward.db")
 	keys := &keyRing{t, []string{vaultToken, "KEYWARD_STORE=" + store, "KEYWARD_KEY=" + wrapped}}
-	keys.must("add")
+	keys.add()
 	keys.must("rotate")
 
 	away.Store(true)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -124,7 +123,7 @@ func (h *heldSockets) run() *served {
 	}
 	go func() { s.done <- s.cmd.Wait() }()
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
-	eventually(t, "ready", func() bool { return strings.Contains(s.log.String(), "keyward is ready") })
+	s.says("keyward is ready")
 	return s
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,13 +16,29 @@ import (
 )
 
 // PostgreSQL stops under load and comes back: orgs that are in the cache do not notice, orgs that are not are refused at once, and the
-// return is no storm: each org that is asked for costs one query at most. It is held to times, and runs beside no other test.
+// return is no storm: each org that is asked for costs one query at most. It is held to times, and runs beside no other test. A machine
+// under the whole suite may stall, and then the feed of changes is down for a moment and every org is asked for once more: one outage of
+// three has to keep to the times.
 func TestPostgresOutage(t *testing.T) {
-	outage := 5 * time.Second
-	coldBound := 3 * time.Second // a machine under the whole suite may stall; the long form has it for itself
-	if os.Getenv("KEYWARD_TORTURE") == "1" {
-		outage, coldBound = time.Minute, 50*time.Millisecond
+	outage, coldBound, tries := 5*time.Second, time.Second, 3
+	if os.Getenv("KEYWARD_TORTURE") == "1" { // and the machine for itself
+		outage, coldBound, tries = time.Minute, 50*time.Millisecond, 1
 	}
+	for try := 1; ; try++ {
+		slow := stopPostgresUnderLoad(t, outage, coldBound)
+		if len(slow) == 0 {
+			return
+		}
+		if try == tries || t.Failed() {
+			t.Fatal(strings.Join(slow, "; "))
+		}
+		t.Log("once more: ", strings.Join(slow, "; "))
+	}
+}
+
+// stopPostgresUnderLoad is one outage. What was wrong is the test's error, and what only took too long is returned.
+func stopPostgresUnderLoad(t *testing.T, outage, coldBound time.Duration) (slow []string) {
+	t.Helper()
 	server := pgtest.Start(t)
 	args := append(keysFor(t, server.New(t)), "--upstream", "api.resend.com="+echo(t), "--cache-ttl", "1h", "--log-level", "error")
 	s := serve(t, memdir.New(t), args...)
@@ -119,14 +136,15 @@ func TestPostgresOutage(t *testing.T) {
 		t.Errorf("%d requests of warm orgs, and these failed: %v", calls, failures)
 	}
 	if took[len(took)-1] > coldBound {
-		t.Errorf("a cold org was refused after %v", took[len(took)-1])
+		slow = append(slow, fmt.Sprintf("a cold org was refused after %v", took[len(took)-1]))
 	}
-	if recovered > 5*time.Second {
-		t.Errorf("served again %v after the return", recovered)
+	if recovered > 2*time.Second {
+		slow = append(slow, fmt.Sprintf("served again %v after the return", recovered))
 	}
 	if queries-failed > warm+cold {
-		t.Errorf("%d queries for %d orgs after the return", queries-failed, warm+cold)
+		slow = append(slow, fmt.Sprintf("%d queries for %d orgs after the return", queries-failed, warm+cold))
 	}
+	return slow
 }
 
 // loads are how many reads of the store the sidecar's cache has made, and how many of them failed.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/internal/memdir"
 )
 
@@ -38,12 +39,7 @@ func TestProfilesAreRefusedWithoutDebugAndOverTCP(t *testing.T) {
 		t.Errorf("without --debug: %d", status)
 	}
 	dir = memdir.New(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeport.New(t)
 	serve(t, dir, "--debug", "--admin-listen", address)
 	resp, err := (&http.Client{Timeout: 30 * time.Second}).Get("http://" + address + "/debug/pprof/heap")
 	if err != nil {

@@ -38,10 +38,7 @@ func TestRolesOfTheStore(t *testing.T) {
 	on := func(store, migrate string) []string {
 		return append(slices.Clone(args), "KEYWARD_STORE="+store, "KEYWARD_MIGRATE_URL="+migrate) // the last one holds
 	}
-	one := serve(t, memdir.New(t), args...)
-	if !strings.Contains(one.log.String(), "one role does everything in the store") {
-		t.Error("nobody is told that the store has one role")
-	}
+	serve(t, memdir.New(t), args...).says("one role does everything in the store")
 	c, err := pgx.Connect(t.Context(), super)
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func newServiceManager(t *testing.T, watchdog string) *serviceManager {
 // hears waits for a datagram with that line; pings of the watchdog may come before it, and nothing else.
 func (m *serviceManager) hears(line string) string {
 	m.t.Helper()
-	for end := time.After(20 * time.Second); ; {
+	for end := time.After(time.Minute); ; {
 		select {
 		case got := <-m.told:
 			switch {
@@ -120,14 +120,17 @@ func TestWatchdogPingsAtHalfItsTime(t *testing.T) {
 	s := start(t, memdir.New(t), "--listen", "127.0.0.1:0", "--webhook-listen", "127.0.0.1:0")
 	m.hears("READY=1")
 	var gaps []time.Duration
-	for last, n := time.Now(), 0; n < 7; n++ {
-		m.hears("WATCHDOG=1")
-		gaps = append(gaps, time.Since(last))
-		last = time.Now()
-	}
-	slices.Sort(gaps)
-	if gap := gaps[len(gaps)/2]; gap > limit*9/10 { // a machine that stands still for a moment stretches one of them
-		t.Errorf("the pings came after %v", gaps)
+	for try, slow := 0, true; slow; try++ { // a machine that is busy stretches some of them, or all for a while
+		gaps = nil
+		for last, n := time.Now(), 0; n < 7; n++ {
+			m.hears("WATCHDOG=1")
+			gaps = append(gaps, time.Since(last))
+			last = time.Now()
+		}
+		slices.Sort(gaps)
+		if slow = gaps[len(gaps)/2] > limit*9/10; slow && try == 4 {
+			t.Fatalf("the pings came after %v", gaps)
+		}
 	}
 	if log := s.log.String(); strings.Contains(log, "pulse") || strings.Contains(log, `"message":"request"`) {
 		t.Errorf("the watchdog shows in the log:\n%s", log)
@@ -143,7 +146,7 @@ func TestWatchdogPingsAtHalfItsTime(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&stats); err != nil || stats.Proxy == nil || stats.Proxy.Requests != 0 || stats.Proxy.Refused != 0 {
 		t.Errorf("the watchdog is counted: %+v, %v", stats.Proxy, err)
 	}
-	s.stopsWithin(20 * time.Second)
+	s.stopsWithin(time.Minute)
 	s.done <- nil
 }
 
@@ -155,6 +158,8 @@ func TestWatchdogIsSilentWhileNobodyIsServed(t *testing.T) {
 	s := start(t, dir)
 	m.hears("READY=1")
 	m.hears("WATCHDOG=1")
+	complaints := func() int { return strings.Count(s.log.String(), "a listener does not answer") }
+	before := complaints() // a busy machine gives reason to some
 	path := filepath.Join(dir, "caller.sock")
 	if err := os.Rename(path, path+".away"); err != nil {
 		t.Fatal(err)
@@ -163,14 +168,14 @@ func TestWatchdogIsSilentWhileNobodyIsServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "in the log", func() bool { return strings.Contains(s.log.String(), "a listener does not answer") })
+	eventually(t, "in the log, often enough: the first may be about what was asked before", func() bool { return complaints() > before+2 })
 	for len(m.told) > 0 { // from before
 		<-m.told
 	}
 	if !m.silent(1500 * time.Millisecond) {
 		t.Error("the service manager was told that it lives")
 	}
-	s.must("", "wait", "--max", "5s")
+	s.must("", "wait", "--max", "1m")
 	_ = l.Close()
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)

@@ -201,7 +201,7 @@ func TestImageIsBuiltAndServes(t *testing.T) {
 	go func() { ended <- serve.Wait() }()
 	defer func() { _ = serve.Process.Kill() }()
 	healthy := func() error { return command(img.healthy).Run() }
-	for end := time.Now().Add(20 * time.Second); healthy() != nil; {
+	for end := time.Now().Add(time.Minute); healthy() != nil; {
 		if time.Now().After(end) {
 			_ = serve.Process.Kill()
 			<-ended
@@ -217,7 +217,7 @@ func TestImageIsBuiltAndServes(t *testing.T) {
 		if err != nil {
 			t.Errorf("it ended with %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it did not end")
 	}
 	if healthy() == nil {
