@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -266,6 +267,9 @@ func (a *API) refused(c *call, pattern string, p *Problem) {
 	if e.Action == "" {
 		e.Action = "request"
 	}
+	if e.Target == "" {
+		e.Target = a.storedTarget(c)
+	}
 	if e.Org, _ = c.org(); outside {
 		if store.IsOrg(c.r.PathValue("org")) {
 			e.Detail = "reached for org " + c.r.PathValue("org")
@@ -275,6 +279,19 @@ func (a *API) refused(c *call, pattern string, p *Problem) {
 	if err := a.o.DB.AddEvent(context.WithoutCancel(c.r.Context()), e); err != nil {
 		a.o.Log.Error().Str("request_id", c.id).Err(err).Msg("recording a refusal in the audit log did not succeed")
 	}
+}
+
+// storedTarget is the provider that a path names if the configuration has lost it and the org has a row of it.
+func (a *API) storedTarget(c *call) string {
+	org, err := c.org()
+	name := c.r.PathValue("provider")
+	if err != nil || !provider.IsCustomName(name) {
+		return ""
+	}
+	if _, _, err := a.o.DB.Credential(context.WithoutCancel(c.r.Context()), store.Ref{Org: org, Provider: name}); err != nil {
+		return ""
+	}
+	return name
 }
 
 var ownID = regexp.MustCompile(`^(ct|at)_[a-z2-7]{16}$|^wd_[A-Za-z0-9]{1,40}$`)

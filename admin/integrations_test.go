@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -358,6 +359,26 @@ func TestAProviderThatLeftTheConfiguration(t *testing.T) {
 		s.refuse(404, "unknown_provider", "POST", at+"/verify", "")
 		s.refuse(404, "unknown_provider", "DELETE", "/api/orgs/globex/integrations/acme_api", "")
 		s.refuse(412, "version_conflict", "DELETE", at, "", `If-Match: "7"`)
+		of := func(org string) (targets []string) {
+			events, err := s.db.Events(t.Context(), store.EventFilter{Org: org})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range events {
+				if e.Result != "ok" {
+					targets = append(targets, e.Result+" "+e.Target)
+				}
+			}
+			slices.Sort(targets)
+			return targets
+		}
+		known, unknown := "unknown_provider acme_api", "unknown_provider "
+		if got := of("acme"); !slices.Equal(got, []string{known, known, known, "version_conflict acme_api"}) {
+			t.Errorf("refused, in the audit log: %q", got)
+		}
+		if got := of("globex"); !slices.Equal(got, []string{unknown}) { // there it is no name that we know
+			t.Errorf("refused, in the audit log: %q", got)
+		}
 		s.must(204, "DELETE", at, "", `If-Match: "1"`)
 		s.refuse(404, "unknown_provider", "GET", at, "")
 	})

@@ -40,11 +40,30 @@ func (a *API) disableLocally(c *call) error { return a.setLocal(c, true) }
 
 func (a *API) enableLocally(c *call) error { return a.setLocal(c, false) }
 
+// localRef is ref for what is off here, though the configuration may have lost its provider since.
+func (a *API) localRef(c *call) (store.Ref, error) {
+	org, err := c.org()
+	if err != nil {
+		return store.Ref{}, err
+	}
+	if a.o.Local.List != nil {
+		for _, off := range a.o.Local.List() {
+			if off.Org == org && off.Provider == c.r.PathValue("provider") {
+				return store.Ref{Org: off.Org, Provider: off.Provider}, nil
+			}
+		}
+	}
+	return store.Ref{}, problemUnknownProvider
+}
+
 func (a *API) setLocal(c *call, off bool) error {
 	if a.o.Local.Set == nil {
 		return problemNoRoute
 	}
 	ref, _, err := c.ref()
+	if errors.Is(err, problemUnknownProvider) && !off {
+		ref, err = a.localRef(c)
+	}
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // KeyFile is the name of the file in the data folder that holds an authority, its private key included.
@@ -40,21 +41,59 @@ func Load(dir string) (*Authority, error) {
 	return a, nil
 }
 
-// Save puts the authority into a data folder, in the place of the one before. It is there whole or not at all.
+// Save puts the authority into a data folder, in the place of the one before. It is there whole or not at all, and belongs to whom the
+// one before belongs to.
 func (a *Authority) Save(dir string) error {
 	b, err := a.encode()
 	if err != nil {
 		return fmt.Errorf("writing the CA: %w", err)
 	}
 	defer clear(b)
-	return replace(filepath.Join(dir, KeyFile), b, 0o600)
+	path := filepath.Join(dir, KeyFile)
+	uid, gid, err := owner(path)
+	if err != nil {
+		return fmt.Errorf("writing the CA: %w", err)
+	}
+	return replace(path, b, 0o600, func(f *os.File) error { return give(f, uid, gid) })
+}
+
+// owner is whose a new key is to be: whose the one before is. Where that is none, or root's, and root writes, the folder says it.
+func owner(path string) (uid, gid int, err error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if os.Geteuid() != 0 {
+			return os.Geteuid(), os.Getegid(), nil
+		}
+	} else if err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
+		return of(st, err)
+	}
+	return of(os.Stat(filepath.Dir(path)))
+}
+
+func of(st fs.FileInfo, err error) (uid, gid int, _ error) {
+	if err != nil {
+		return 0, 0, err
+	}
+	whose := st.Sys().(*syscall.Stat_t)
+	return int(whose.Uid), int(whose.Gid), nil
+}
+
+// give makes the file that user's, if it is not.
+func give(f *os.File, uid, gid int) error {
+	if now, _, err := of(f.Stat()); err != nil || now == uid {
+		return err
+	}
+	if err := f.Chown(uid, gid); err != nil {
+		return fmt.Errorf("it belongs to uid %d, who must be able to read the new one: %w; run this as that user or as root", uid, err)
+	}
+	return nil
 }
 
 // Publish writes what apps are to read into dir. system are the certificates that the machine itself trusts, as PEM.
 func (a *Authority) Publish(dir string, system []byte) error {
 	return errors.Join(
-		replace(filepath.Join(dir, RootFile), a.PEM(), 0o644),
-		replace(filepath.Join(dir, BundleFile), a.Bundle(system), 0o644))
+		replace(filepath.Join(dir, RootFile), a.PEM(), 0o644, nil),
+		replace(filepath.Join(dir, BundleFile), a.Bundle(system), 0o644, nil))
 }
 
 // Bundle is the root behind those that the machine itself trusts: for apps that take one file and nothing else.
@@ -80,8 +119,8 @@ func SystemRoots() []byte {
 	return nil
 }
 
-// replace writes a file under another name and renames it.
-func replace(path string, b []byte, mode fs.FileMode) (err error) {
+// replace writes a file under another name, has first do what it will with it, and renames it.
+func replace(path string, b []byte, mode fs.FileMode, first func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
@@ -92,6 +131,12 @@ func replace(path string, b []byte, mode fs.FileMode) (err error) {
 			err = fmt.Errorf("writing %s: %w", path, err)
 		}
 	}()
+	if first != nil {
+		if err := first(f); err != nil {
+			_ = f.Close()
+			return err
+		}
+	}
 	_, err = f.Write(b)
 	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close(), os.Rename(f.Name(), path))
 }

@@ -62,7 +62,7 @@ func (p *Proxy) ask(ctx context.Context, q *provider.Question) (r provider.Reply
 	clear(req)
 	q.Wipe()
 	if err != nil {
-		return r, true, refuseUnreachable
+		return r, true, refusalOfEnd(err)
 	}
 	r, err = readWhole(conn.br)
 	switch {
@@ -73,12 +73,7 @@ func (p *Proxy) ask(ctx context.Context, q *provider.Question) (r provider.Reply
 	case errors.Is(err, fasthttp.ErrBodyTooLarge), errors.Is(err, errBadHead):
 		return r, true, refuseProtocol
 	}
-	return r, true, refuseUnreachable
-}
-
-func isTimeout(err error) bool {
-	var ne interface{ Timeout() bool }
-	return errors.As(err, &ne) && ne.Timeout()
+	return r, true, refusalOfEnd(err)
 }
 
 // question is the whole request, in memory that its caller overwrites.

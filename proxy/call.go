@@ -71,6 +71,7 @@ type call struct {
 	answer   answer
 	status   int
 	code     string // of a refusal
+	reason   string // of it
 	sent     int64  // bytes of the body to the provider
 	received int64  // bytes of the body to the caller
 	waited   time.Duration
@@ -137,7 +138,7 @@ func (c *call) end() {
 	if cap(c.red.buf) > maxKept {
 		c.red.buf = nil
 	}
-	c.status, c.code, c.sent, c.received, c.waited = 0, "", 0, 0, 0
+	c.status, c.code, c.reason, c.sent, c.received, c.waited = 0, "", "", 0, 0, 0
 	p.calls.Put(c)
 }
 
@@ -151,11 +152,14 @@ func (c *call) refuse(r *refusal) {
 	if r.head != "" {
 		c.p.heads.add(r.head)
 	}
+	if c.conn.via == nil && equalFold(c.head.method, "connect") {
+		c.p.tunnels.add(c.refusedTunnel(r))
+	}
 	r.write(&c.ctx.Response, c.id[:])
 	if c.p.draining.Load() {
 		c.ctx.SetConnectionClose()
 	}
-	c.status, c.code = r.status, r.code
+	c.status, c.code, c.reason = r.status, r.code, r.reason
 	if r == refuseGone {
 		c.conn.reset()
 	}

@@ -136,6 +136,11 @@ func (p *Proxy) allowed(c *call) *refusal {
 			return r
 		}
 	}
+	return c.takeRate()
+}
+
+// takeRate counts the call against the rates of those who make it.
+func (c *call) takeRate() *refusal {
 	for _, rule := range c.rules() {
 		if rule == nil {
 			continue

@@ -7,6 +7,12 @@ import (
 	"github.com/keyward/keyward/problem"
 )
 
+// Why a connection was not served at once.
+const (
+	uidShare = "uid_share" // its uid has all that one may have: it is answered 429
+	noRoom   = "no_room"   // all are taken: it waits until another one ends
+)
+
 // othersShare of a unix listener's connections is what no uid takes from all others together: an eighth.
 const othersShare = 8
 
@@ -58,6 +64,7 @@ func (l *Listener) turnAway(c *callerConn) {
 		l.p.log.Warn().Str("listener", l.Addr().String()).Uint32("uid", c.peer.UID).
 			Msg("a uid has as many connections open as one may have: further ones are answered 429")
 	}
+	l.p.heldUp.add(uidShare)
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
 	_, _ = c.Conn.Write(tooMany)
 	_ = c.Close()

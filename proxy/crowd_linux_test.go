@@ -87,6 +87,9 @@ func TestOneUIDLeavesRoomForOthers(t *testing.T) {
 			t.Fatalf("one more of the same uid: %d", got)
 		}
 	}
+	if n := w.p.Numbers().HeldUp; n[uidShare] != 2*most {
+		t.Errorf("%d are counted of %d that were turned away", n[uidShare], 2*most)
+	}
 	if !strings.Contains(w.logs.String(), fmt.Sprintf(`"uid":%d,"message":"a uid has as many`, me)) {
 		t.Error("the log does not say whose connections are turned away")
 	}

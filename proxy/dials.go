@@ -2,7 +2,7 @@ package proxy
 
 import (
 	"context"
-	"os"
+	"errors"
 	"slices"
 	"time"
 )
@@ -22,6 +22,8 @@ type waiter struct {
 	whose string
 	turn  chan *upstreamConn
 }
+
+var errNoTurn = errors.New("no connection was made in time, and no turn came to make one")
 
 // obtain makes a connection, or, when many are being made already, waits for one of two things: its turn, or a connection that another
 // request is done with. fresh asks for a new one, now.
@@ -57,7 +59,7 @@ func (u *upstream) obtain(ctx context.Context, whose string, fresh bool) (*upstr
 			_ = c.Close()
 			continue
 		case <-patience.C:
-			err = os.ErrDeadlineExceeded
+			err = errNoTurn
 		case <-ctx.Done():
 			err = ctx.Err()
 		}

@@ -23,8 +23,9 @@
 //	stream.go              the answer's body, as it comes; redact.go and mask.go take secrets out of it
 //	socket.go, deadline.go reading and writing, and until when, for the least that they can cost
 //	websocket.go           upgraded connections
+//	intercept.go           CONNECT, and the requests within; passthrough.go is for what nobody looks into, tunnels.go counts
 //	gone.go                whether the caller is still there
-//	errors.go, log.go      the answers that are Keyward's own; one decision line per request
+//	errors.go, log.go      the answers that are Keyward's own, unreachable.go those for want of one; one decision line per request
 //	measure.go, numbers.go how many, how long, by provider
 //	tracing.go             those that are followed across programs
 //

@@ -14,6 +14,7 @@ type refusal struct {
 	status     int
 	code       string
 	detail     string
+	reason     string // in a word, where a code has several; for the log
 	retryAfter int    // seconds; 0: no such header
 	close      bool   // the connection cannot be used further
 	challenge  bool   // proxy credentials are asked for
@@ -58,11 +59,11 @@ var (
 	refuseIncomplete = &refusal{status: 424, code: "credential_incomplete", detail: "the org's credential lacks a field that this route needs"}
 	refuseRejected   = &refusal{status: 424, code: "credential_rejected", detail: "the provider no longer honours the org's credential"}
 
-	refuseUnreachable = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider could not be reached, or closed the connection without an answer"}
-	refusePrivate     = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider's name resolves to an address of this machine or of a private network, where no credential is sent; --upstream HOST=URL says otherwise"}
-	refuseTLS         = &refusal{status: 502, code: "upstream_tls", detail: "the provider's certificate or TLS could not be verified"}
+	refuseUnreachable = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider could not be reached, or closed the connection without an answer", reason: "other"}
+	refusePrivate     = &refusal{status: 502, code: "upstream_unreachable", detail: "the provider's name resolves to an address of this machine or of a private network, where no credential is sent; --upstream HOST=URL says otherwise", reason: "private_address"}
+	refuseTLS         = &refusal{status: 502, code: "upstream_tls", detail: "the provider's certificate or TLS could not be verified", reason: "other"}
 	refuseProtocol    = &refusal{status: 502, code: "upstream_protocol", detail: "the provider's answer is not valid HTTP"}
-	refuseTimeout     = &refusal{status: 504, code: "upstream_timeout", detail: "the provider did not answer in time"}
+	refuseTimeout     = &refusal{status: 504, code: "upstream_timeout", detail: "the provider did not answer in time", reason: "answer"}
 
 	refuseStore    = &refusal{status: 503, code: "store_unavailable", detail: "the store cannot be reached and nothing is cached for this request", retryAfter: 1}
 	refuseDraining = &refusal{status: 503, code: "draining", detail: "the sidecar is stopping, and begins nothing that may last", retryAfter: 1, close: true}

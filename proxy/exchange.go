@@ -226,7 +226,7 @@ func (x *exchanges) trade(row *store.Credential, prov *provider.Provider) (t pro
 		return t, refuseRejected
 	case err != nil:
 		x.p.log.Warn().Str("org", row.Org).Str("provider", row.Provider).Int("status", r.Status).Msg("token endpoint gave no token")
-		return t, refuseUnreachable
+		return t, refuseNoToken
 	}
 	return t, nil
 }

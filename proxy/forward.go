@@ -202,7 +202,7 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 		}
 		if c.to != u.to { // meanwhile the credential, or the configuration, has named another place: nothing was sent
 			c.wipe()
-			return refuseUnreachable, true
+			return refuseMoved, true
 		}
 	}
 	m := p.measured[c.route.provider]
@@ -214,7 +214,7 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 	err := c.send(u, now)
 	c.wipe()
 	if err != nil {
-		return refuseUnreachable, !u.guard.wrote && c.upload == nil
+		return refusalOfEnd(err), !u.guard.wrote && c.upload == nil
 	}
 	if len(c.body) > onePiece {
 		now = time.Now() // writing may have taken a while
@@ -228,7 +228,7 @@ func (p *Proxy) exchange(c *call, fresh bool) (bad *refusal, again bool) {
 		return bad, false
 	}
 	bad = refusalOfAnswer(err)
-	return bad, bad == refuseUnreachable && !c.begun && c.mayRepeat()
+	return bad, bad.code == refuseUnreachable.code && !c.begun && c.mayRepeat()
 }
 
 // mayRepeat says whether sending the request again does nothing twice.
@@ -376,7 +376,7 @@ func refusalOfAnswer(err error) *refusal {
 	case errors.Is(err, errBadHead):
 		return refuseProtocol
 	}
-	return refuseUnreachable
+	return refusalOfEnd(err)
 }
 
 // renew says whether the request is to be sent again because the provider no longer took an exchanged token. A 401 was not acted on.

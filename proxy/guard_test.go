@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -192,33 +194,50 @@ func TestProviderFailures(t *testing.T) {
 	junk.answer = func(int, string) string { return "SSH-2.0-OpenSSH_9.2\r\n\r\n" }
 	mute := newPeer(t, true)
 	mute.answer = func(int, string) string { return "" }
-	plain, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = plain.Close() }()
-	go func() {
-		for {
-			c, err := plain.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
-			_ = c.Close()
+	answers := func(address string, with func(net.Conn)) string {
+		t.Helper()
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				with(c)
+				_ = c.Close()
+			}
+		}()
+		return "https://" + l.Addr().String()
+	}
+	plain := answers("127.0.0.1:0", func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
+	hangsUp := answers("127.0.0.1:0", func(net.Conn) {})
+	shakes := func(most uint16) func(net.Conn) {
+		return func(c net.Conn) {
+			_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{testCertificate()}, MinVersion: tls.VersionTLS10, MaxVersion: most}).Handshake()
+		}
+	}
+	other := answers("127.0.0.2:0", shakes(0)) // which is not in the certificate
+	old := answers("127.0.0.1:0", shakes(tls.VersionTLS11))
 	for name, tc := range map[string]struct {
 		url    string
 		status int
 		code   string
+		reason string
 		change func(*Options)
 	}{
-		"nobody listens":           {"https://" + freeport.New(t), 502, "upstream_unreachable", nil},
-		"certificate not trusted":  {silent.url, 502, "upstream_tls", func(o *Options) { o.Roots = nil }},
-		"plain where TLS is due":   {"https://" + plain.Addr().String(), 502, "upstream_tls", nil},
-		"no answer in time":        {silent.url, 504, "upstream_timeout", func(o *Options) { o.FirstByteTimeout = 300 * time.Millisecond }},
-		"not HTTP":                 {junk.url, 502, "upstream_protocol", nil},
-		"closes without an answer": {mute.url, 502, "upstream_unreachable", nil},
+		"nobody listens":           {"https://" + freeport.New(t), 502, "upstream_unreachable", "connection_refused", nil},
+		"certificate not trusted":  {silent.url, 502, "upstream_tls", "certificate_issuer", func(o *Options) { o.Roots = nil }},
+		"certificate of another":   {other, 502, "upstream_tls", "certificate_name", nil},
+		"plain where TLS is due":   {plain, 502, "upstream_tls", "no_tls", nil},
+		"closes during TLS":        {hangsUp, 502, "upstream_tls", "handshake_closed", nil},
+		"takes no version of ours": {old, 502, "upstream_tls", "handshake_refused", nil},
+		"no answer in time":        {silent.url, 504, "upstream_timeout", "answer", func(o *Options) { o.FirstByteTimeout = 300 * time.Millisecond }},
+		"not HTTP":                 {junk.url, 502, "upstream_protocol", "", nil},
+		"closes without an answer": {mute.url, 502, "upstream_unreachable", "connection_closed", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, tc.url, func(o *Options) {
@@ -228,8 +247,20 @@ func TestProviderFailures(t *testing.T) {
 			})
 			resp := w.raw("unix", "POST /vapi/x HTTP/1.1\r\n"+orgLine+"Content-Length: 0\r\n\r\n")
 			if resp.StatusCode != tc.status || problemCode(resp) != tc.code {
-				t.Errorf("got %d %q: %s", resp.StatusCode, problemCode(resp), bodyOf(resp))
+				t.Errorf("got %d %q", resp.StatusCode, problemCode(resp))
 			}
+			body := bodyOf(resp)
+			if strings.Contains(body, "127.0.0") {
+				t.Errorf("an address is in the answer: %s", body)
+			}
+			i := slices.IndexFunc(reasoned, func(r *refusal) bool { return r.code == tc.code && r.reason == tc.reason })
+			if tc.reason == "" {
+				return
+			}
+			if i < 0 || !strings.Contains(body, `"detail":"`+reasoned[i].detail+`"`) {
+				t.Errorf("the answer does not say %q: %s", tc.reason, body)
+			}
+			waitFor(t, func() bool { return strings.Contains(w.logs.String(), `"code":"`+tc.code+`","reason":"`+tc.reason+`"`) })
 		})
 	}
 }

@@ -29,6 +29,7 @@ type via struct {
 	assistant string // the same; whose it is, each request asks anew
 	token     [32]byte
 	byToken   bool
+	kind      string // of tunnel that it is; empty: none
 	cert      *tls.Certificate
 	sni       bool   // TLS was begun for the same host
 	pass      string // dialled and left alone, instead of all of this
@@ -58,12 +59,14 @@ func (p *Proxy) decideConnect(c *call) *refusal {
 	case u != nil && !u.own && port != httpsPort:
 		return refuseConnectPort
 	case u != nil && !u.own:
+		v.kind = intercepted
 	case p.passes(v.authority):
+		v.kind = passedThrough
 		if p.draining.Load() {
 			return refuseDraining
 		}
 		v.pass = v.authority
-		return nil
+		return c.takeRate() // where others are served, each request within is counted
 	case u != nil:
 		return refuseConnectOwn
 	default:
@@ -166,14 +169,17 @@ var established = []byte("HTTP/1.1 200 Connection established\r\n\r\n")
 func (p *Proxy) serveWithin(v *via, outer *callerConn, in net.Conn, id, who string) {
 	outer.head = headWatch{} // what follows is TLS
 	if _, err := outer.Write(established); err != nil {
+		p.tunnels.add(Tunnel{intercepted, failed})
 		return
 	}
 	t := tls.Server(&tunnelEnd{in, outer, v}, p.within)
 	_ = outer.SetReadDeadline(time.Now().Add(p.server.ReadTimeout))
 	if err := t.Handshake(); err != nil {
+		p.tunnels.add(Tunnel{intercepted, failed})
 		p.explainHandshake(err, v, id, who)
 		return
 	}
+	p.tunnels.add(Tunnel{intercepted, opened})
 	_ = outer.SetReadDeadline(time.Time{})
 	v.sni = strings.EqualFold(t.ConnectionState().ServerName, v.host) // also of a session that was taken up again
 	inner := newCallerConn(t, outer.at)

@@ -47,6 +47,7 @@ func (l *Listener) prepare(p *Proxy, full func()) {
 // Accept waits for a caller. Running out of descriptors or buffers is not the end: it waits and tries again.
 func (l *Listener) Accept() (net.Conn, error) {
 	for wait := 5 * time.Millisecond; ; {
+		waited := false
 		if l.crowded() {
 			l.queued = time.Now()
 			l.full()
@@ -55,6 +56,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 				l.free.Wait()
 			}
 			l.mu.Unlock()
+			waited = hasQueued(l.Listener)
 		}
 		c, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
@@ -71,6 +73,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 				continue
 			}
 			return nil, err
+		}
+		if waited {
+			l.p.heldUp.add(noRoom)
 		}
 		l.open.Add(1)
 		cc := newCallerConn(c, l)

@@ -18,6 +18,9 @@ func (p *Proxy) logDecision(c *call) {
 	if c.code != "" {
 		e.Str("code", c.code)
 	}
+	if c.reason != "" {
+		e.Str("reason", c.reason)
+	}
 	if c.rule != nil {
 		e.Str("caller", c.rule.Name())
 	}

@@ -11,10 +11,10 @@ import (
 
 // A counter counts by names that are all in the program, so that there are only so many: codes of refusals, what is wrong with a head.
 // They are known from the start, and looking one up takes no lock.
-type counter map[string]*atomic.Uint64
+type counter[K comparable] map[K]*atomic.Uint64
 
-func newCounter(names ...string) counter {
-	c := counter{}
+func newCounter[K comparable](names ...K) counter[K] {
+	c := counter[K]{}
 	for _, n := range names {
 		c[n] = &atomic.Uint64{}
 	}
@@ -22,14 +22,14 @@ func newCounter(names ...string) counter {
 }
 
 // add counts a name; one that is not known is a mistake of ours, which a test finds, and not a panic.
-func (c counter) add(name string) {
+func (c counter[K]) add(name K) {
 	if n := c[name]; n != nil {
 		n.Add(1)
 	}
 }
 
-func (c counter) copied() map[string]uint64 {
-	all := make(map[string]uint64, len(c))
+func (c counter[K]) copied() map[K]uint64 {
+	all := make(map[K]uint64, len(c))
 	for name, n := range c {
 		all[name] = n.Load()
 	}
@@ -39,6 +39,8 @@ func (c counter) copied() map[string]uint64 {
 // Numbers are what there is to know of a Proxy beside its Stats and Measures: what is, at this moment, and what was since the start.
 type Numbers struct {
 	Connections   int                // of callers, open
+	HeldUp        map[string]uint64  // connections of callers that were not served at once, by why
+	Tunnels       map[Tunnel]uint64  // that CONNECT has asked for
 	Unrouted      [Classes]uint64    // requests that were answered before it was known which provider they are for, by class
 	Refusals      map[string]uint64  // by code
 	RefusedHeads  map[string]uint64  // by what is wrong with them
@@ -83,7 +85,7 @@ func exampleOf(d time.Duration) int {
 // Numbers copies them.
 func (p *Proxy) Numbers() Numbers {
 	n := Numbers{
-		Connections: p.conns.count(), Refusals: p.refusals.copied(), RefusedHeads: p.heads.copied(), MaskedAnswers: p.masked.Load(),
+		Connections: p.conns.count(), HeldUp: p.heldUp.copied(), Tunnels: p.tunnels.copied(), Refusals: p.refusals.copied(), RefusedHeads: p.heads.copied(), MaskedAnswers: p.masked.Load(),
 	}
 	for i := range p.unrouted {
 		n.Unrouted[i] = p.unrouted[i].Load()

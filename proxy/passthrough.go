@@ -36,6 +36,7 @@ func (p *Proxy) passThrough(c *call) *refusal {
 	server.HijackSetNoResponse(true)
 	server.Hijack(func(in net.Conn) {
 		if from.waiting.Swap(nil) != c {
+			p.tunnels.add(Tunnel{passedThrough, failed})
 			_ = up.Close()
 			return
 		}
@@ -45,8 +46,10 @@ func (p *Proxy) passThrough(c *call) *refusal {
 		defer func() { _ = up.Close() }()
 		from.head = headWatch{}
 		if _, err := from.Write(established); err != nil {
+			p.tunnels.add(Tunnel{passedThrough, failed})
 			return
 		}
+		p.tunnels.add(Tunnel{passedThrough, opened})
 		p.join(c.id[:], from, in, up, up, &c.sent, &c.received)
 	})
 	return nil

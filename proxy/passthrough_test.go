@@ -6,7 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/keyward/keyward/store"
 )
 
 // TestPassthroughIsUntouched: what is not HTTP, and not TLS, arrives as it is, both ways, and half-closes too.
@@ -90,6 +93,36 @@ func TestPassthroughReachesNothingPrivate(t *testing.T) {
 		if !isPublic(netip.MustParseAddr(address)) {
 			t.Errorf("%s is refused", address)
 		}
+	}
+}
+
+// TestPassthroughIsCountedInTheRate: a tunnel that nobody looks into counts as one request, and what is served within CONNECT is counted there alone.
+func TestPassthroughIsCountedInTheRate(t *testing.T) {
+	i := newInterceptor(t, newPeer(t, true).url)
+	var dialled atomic.Int64
+	i.p.dialOut = func(context.Context, string, string) (net.Conn, error) {
+		dialled.Add(1)
+		c, _ := net.Pipe()
+		return c, nil
+	}
+	token := basic(i.token(store.Token{ID: "t1", Name: "worker", Rate: "2/h"}), "acme")
+	for range 3 {
+		_ = i.within("tcp", "api.resend.com", token) // without a request
+	}
+	for n := range 2 {
+		if resp, _ := i.connect("tcp", "files.example:443", token); resp.StatusCode != 200 {
+			t.Fatalf("tunnel %d: %s %s", n+1, resp.Status, bodyOf(resp))
+		}
+	}
+	resp, _ := i.connect("tcp", "files.example:443", token)
+	if resp.StatusCode != 429 || problemCode(resp) != "rate_limited" || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("one too many: %s %s", resp.Status, problemCode(resp))
+	}
+	if n := dialled.Load(); n != 2 {
+		t.Errorf("%d were dialled", n)
+	}
+	if resp := ask(t, i.within("tcp", "api.resend.com", token), "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"); problemCode(resp) != "rate_limited" {
+		t.Errorf("a request after them: %s", resp.Status)
 	}
 }
 

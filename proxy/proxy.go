@@ -92,9 +92,11 @@ type Proxy struct {
 	inflight *inflight
 	measured map[*provider.Provider]*measure
 	unrouted [Classes]atomic.Uint64 // answered before the provider was known
-	refusals counter                // :: code
-	heads    counter                // :: what is wrong with them
-	masked   atomic.Uint64          // answers in which fields were overwritten
+	refusals counter[string]        // :: code
+	heads    counter[string]        // :: what is wrong with them
+	heldUp   counter[string]        // :: why a caller's connection was not served at once
+	tunnels  counter[Tunnel]
+	masked   atomic.Uint64 // answers in which fields were overwritten
 	secrets  map[*provider.Provider]*secretTable
 
 	maxHead int
@@ -155,6 +157,7 @@ func New(o Options) (*Proxy, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.inflight = newInflight(all)
 	p.refusals, p.heads = newCounter(codes...), newCounter(headReasons...)
+	p.heldUp, p.tunnels = newCounter(uidShare, noRoom), newCounter(tunnelsThatAre...)
 	p.minted = newExchanges(p, o.Rotated)
 	p.suspects = o.Suspect
 	p.mints, p.audit = newMintRoutes(all), o.Audit

@@ -84,6 +84,7 @@ func (c *call) recordSpans() {
 	s.SetNumber("http.response.status_code", int64(c.status))
 	s.Set("url.path", string(c.route.path[:min(len(c.route.path), maxLoggedPath)]))
 	s.Set("error.type", c.code)
+	s.Set("keyward.reason", c.reason)
 	s.Set("keyward.provider", prov)
 	s.Set("keyward.org", string(c.org))
 	s.Set("keyward.assistant", c.assistant)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -280,19 +279,4 @@ func setUserTimeout(c net.Conn) {
 			limitUnacknowledged(int(fd), userTimeout)
 		})
 	}
-}
-
-// refusalFor says what a failed connection to a provider looks like to the caller.
-func refusalFor(err error) *refusal {
-	var te *tlsError
-	var ne net.Error
-	switch {
-	case IsPrivate(err):
-		return refusePrivate
-	case errors.As(err, &te) && !(errors.As(err, &ne) && ne.Timeout()):
-		return refuseTLS
-	case errors.As(err, &ne) && ne.Timeout():
-		return refuseTimeout
-	}
-	return refuseUnreachable
 }

@@ -90,6 +90,14 @@ var (
 		Name: "keyward.caller.connections", Kind: Gauge, Unit: "{connection}",
 		Help: "Callers' open connections.",
 	}
+	ConnectionsHeldUp = &Metric{
+		Name: "keyward.caller.connections.held_up", Kind: Counter, Unit: "{connection}", Labels: []string{"reason"},
+		Help: "Callers' connections that were not served at once: their uid has as many as one may have, and they were answered 429 (uid_share); or all are taken, and they waited until another one ended (no_room).",
+	}
+	Tunnels = &Metric{
+		Name: "keyward.tunnels", Kind: Counter, Unit: "{tunnel}", Labels: []string{"kind", "result"},
+		Help: "CONNECT requests: to a provider's host (intercepted), to one that is let through (passthrough), or to neither (none); opened, refused, or failed (TLS with the app, or the connection to the host, did not come about).",
+	}
 	Redactions = &Metric{
 		Name: "keyward.redactions", Kind: Counter, Unit: "{answer}", Labels: []string{"kind"},
 		Help: "Answers in which something was overwritten: the injected secret, which the provider repeated (echo), or fields that hold one (field).",
@@ -203,7 +211,7 @@ var (
 // Metrics are all of them, in the order in which they are shown.
 func Metrics() []*Metric {
 	return []*Metric{
-		Requests, RequestsInFlight, RequestDuration, AddedLatency, UpstreamLatency, Refusals, RefusedHeads, Panics, CallerConnections, Redactions, TokenExchanges, TokensMinted,
+		Requests, RequestsInFlight, RequestDuration, AddedLatency, UpstreamLatency, Refusals, RefusedHeads, Panics, CallerConnections, ConnectionsHeldUp, Tunnels, Redactions, TokenExchanges, TokensMinted,
 		UpstreamConnections, UpstreamDials, UpstreamReuses,
 		CacheLookups, CacheStale, CacheEvictions, CacheEntries,
 		StoreOperations, StoreBreaker, FeedLive, FeedAge,

@@ -52,6 +52,12 @@ func (s *sidecarProcess) fillRequests(c *telemetry.Collection) {
 	}
 	c.Number(telemetry.Panics, float64(st.Panics.Load()), "proxy")
 	c.Number(telemetry.CallerConnections, float64(n.Connections))
+	for reason, held := range n.HeldUp {
+		c.Number(telemetry.ConnectionsHeldUp, float64(held), reason)
+	}
+	for t, tunnels := range n.Tunnels {
+		c.Number(telemetry.Tunnels, float64(tunnels), t.Kind, t.Result)
+	}
 	c.Number(telemetry.Redactions, float64(st.Echoes.Load()), "echo")
 	c.Number(telemetry.Redactions, float64(n.MaskedAnswers), "field")
 	c.Number(telemetry.TokenExchanges, float64(st.Exchanges.Load()))
