@@ -20,7 +20,7 @@
 //	upstream.go, guard.go  pooled connections to the provider, and what lies under their TLS
 //	dials.go               how many of them are made at once, and who waits for one
 //	forward.go, upload.go  sending, waiting, once more where that is safe; inflight.go bounds how much of it
-//	stream.go              the answer's body, as it comes; redact.go and mask.go take secrets out of it
+//	stream.go, answer.go   the answer's head, and its body as it comes; redact.go and package mask take secrets out
 //	socket.go, deadline.go reading and writing, and until when, for the least that they can cost
 //	websocket.go           upgraded connections
 //	intercept.go           CONNECT, and the requests within; passthrough.go is for what nobody looks into, tunnels.go counts

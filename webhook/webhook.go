@@ -4,6 +4,7 @@
 // One delivery, in the order of the files:
 //
 //	listener.go       accept: a cap on connections, a lack of file descriptors survived
+//	call.go           what is known of it on its way, and its line in the log
 //	head.go           the head as it was received, checked in one pass
 //	body.go           the body, whole, in bounded memory
 //	scan.go           the ids in a body, found without building a tree
@@ -26,11 +27,7 @@ package webhook
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"fmt"
 	"net"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -201,44 +198,6 @@ func (s *Server) Close() {
 	s.targets.close()
 }
 
-// A call is one delivery on its way.
-type call struct {
-	s       *Server
-	ctx     *fasthttp.RequestCtx
-	conn    *conn
-	id      string
-	start   time.Time
-	head    head
-	target  string // of the request: path and query as received
-	source  *source
-	org     string // named in the path, or found; trusted once verified is set
-	message message
-	said    identity
-
-	verified  bool
-	reason    string // why it is not verified
-	hide      string // a further header that the app does not get
-	assistant string // mapped to the org
-	claim     *claim // nil: it needs none, or has it no more
-	reserved  int64  // of the memory for long bodies
-	status    int
-	code      string
-	synced    bool
-	duplicate bool // it was accepted before
-	traced    bool
-	tracing
-	once sync.Once
-}
-
-func (s *Server) begin(ctx *fasthttp.RequestCtx) *call {
-	var b [12]byte
-	_, _ = rand.Read(b[:])
-	c := &call{s: s, ctx: ctx, id: hex.EncodeToString(b[:]), start: time.Now()}
-	c.conn, _ = ctx.Conn().(*conn)
-	s.stats.Requests.Add(1)
-	return c
-}
-
 // serve handles one delivery.
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	c, _ := ctx.UserValue(expected{}).(*call) // looked at already, before the sender was told to go on
@@ -367,61 +326,4 @@ func (s *Server) level(since time.Time) {
 	case <-t.C:
 	case <-s.ctx.Done():
 	}
-}
-
-// finish writes the decision line and gives back what the call holds.
-func (c *call) finish() {
-	c.once.Do(func() {
-		c.s.release(c)
-		c.count()
-		c.logDecision()
-		if c.traced {
-			c.recordSpan()
-		}
-	})
-}
-
-// logDecision never writes a header's value, a query or a body: they may hold the tenant's secrets.
-func (c *call) logDecision() {
-	e := c.s.log.Info()
-	if c.status >= 500 {
-		e = c.s.log.Warn()
-	}
-	if e == nil {
-		return
-	}
-	e.Str("request_id", c.id).Int("status", c.status)
-	if c.code != "" {
-		e.Str("code", c.code)
-	}
-	if c.reason != "" {
-		e.Str("reason", c.reason)
-	}
-	if c.traced {
-		e.Str("trace_id", c.own.Trace.String())
-	}
-	if c.source != nil {
-		e.Str("provider", c.source.provider.Name)
-	}
-	if c.org != "" && store.IsOrg(c.org) {
-		e.Str("org", c.org).Bool("verified", c.verified)
-	}
-	if c.verified {
-		e.Str("type", c.said.typ).Bool("sync", c.synced)
-	}
-	if c.assistant != "" {
-		e.Str("assistant", c.assistant)
-	}
-	e.Int("bytes", len(c.message.body)).Dur("duration_ms", time.Since(c.start)).Msg("webhook")
-}
-
-// recover turns a panic into a 500 for this request. Its value is not logged: it may hold bytes of the request.
-func (s *Server) recover(c *call) {
-	v := recover()
-	if v == nil {
-		return
-	}
-	s.stats.Panics.Add(1)
-	s.log.Error().Str("request_id", c.id).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while taking a webhook")
-	c.refuse(refusePanic)
 }
