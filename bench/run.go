@@ -196,9 +196,12 @@ func (o *options) program(ctx context.Context, dir string) (string, error) {
 		return filepath.Abs(o.binary)
 	}
 	bin := filepath.Join(dir, "keyward")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/keyward/keyward/cmd/keyward")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for the module: %w", err)
+	}
+	build := filepath.Join(filepath.Dir(string(bytes.TrimSpace(mod))), "tools", "build.sh")
+	if out, err := exec.CommandContext(ctx, build, bin).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building keyward: %w\n%s", err, out)
 	}
 	return bin, nil

@@ -147,7 +147,8 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // asset serves what pages are made with. Its name holds the version of all of them, so that a browser may keep it and never shows an old one.
 func (c *Console) asset(w http.ResponseWriter, r *http.Request) {
-	name, ok := assetNames[r.PathValue("name")]
+	served, _ := named()
+	name, ok := served[r.PathValue("name")]
 	if !ok {
 		http.Error(w, "there is no such file", http.StatusNotFound)
 		return

@@ -10,17 +10,18 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
 //go:embed pages
 var pageFiles embed.FS
 
-// assetNames are the names under which assets are served, "style.3f2a….css", to those that they have here.
-// templates are the pages, each with the frame around it. Both are made once and never changed.
+// named are the names under which assets are served, "style.3f2a….css", to those that they have here, and the paths of those. templates
+// are the pages, each with the frame around it. Both are made once, when somebody looks: the sidecar's start does not wait for them.
 var (
-	assetNames, assetPaths = nameAssets()
-	templates              = parse()
+	named     = sync.OnceValues(nameAssets)
+	templates = sync.OnceValue(parse)
 )
 
 func nameAssets() (served, paths map[string]string) {
@@ -58,7 +59,10 @@ func parse() map[string]*template.Template {
 
 // functions are what the templates may call.
 var functions = template.FuncMap{
-	"asset":  func(name string) string { return assetPaths[name] },
+	"asset": func(name string) string {
+		_, paths := named()
+		return paths[name]
+	},
 	"path":   path,
 	"when":   when,
 	"ago":    func(t *time.Time) string { return ago(t, time.Now()) },

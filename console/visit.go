@@ -139,7 +139,7 @@ func (v *visit) show(status int, name string, p page) error {
 		p.Done = done[v.r.URL.Query().Get("done")]
 	}
 	var b bytes.Buffer
-	if err := templates[name].ExecuteTemplate(&b, "page", p); err != nil {
+	if err := templates()[name].ExecuteTemplate(&b, "page", p); err != nil {
 		return err
 	}
 	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -86,6 +86,9 @@ func conformFields(t *testing.T, p *Provider) {
 		if (f.Pattern == nil) != (f.PatternHelp == "") {
 			t.Errorf("%s: a pattern and its help go together", path)
 		}
+		if f.Pattern != nil {
+			f.Pattern.MatchString(f.Example) // which panics if it cannot be compiled
+		}
 		if f.Secret && f.Account != nil {
 			t.Errorf("%s: a secret cannot be an id that is looked up", path)
 		}

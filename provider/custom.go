@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/textproto"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -24,10 +23,10 @@ type Custom struct {
 const MaxHosts = 20
 
 var (
-	customName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
-	hostName   = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$`)
-	schemeWord = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$")
-	probePath  = regexp.MustCompile(`^/[!-"$-~]{0,199}$`) // no space, no fragment
+	customName = pattern(`^[a-z][a-z0-9_]{0,31}$`)
+	hostName   = pattern(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$`)
+	schemeWord = pattern("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}$")
+	probePath  = pattern(`^/[!-"$-~]{0,199}$`) // no space, no fragment
 
 	// privateNames end what only a network of one's own resolves (RFC 6761, RFC 6762, RFC 8375, ICANN's internal).
 	privateNames = []string{".localhost", ".local", ".internal", ".home.arpa", ".lan", ".intranet", ".private", ".corp", ".home", ".test", ".invalid"}
@@ -44,7 +43,7 @@ var (
 		"provider", "reporting", "responses", "segments", "session", "speak", "squad", "structured_output", "templates", "test_suite", "token", "tool", "topics",
 		"upload", "user", "webhooks", "workflow",
 	}
-	versionName = regexp.MustCompile(`^v[0-9]+([a-z]+[0-9]*)?$`)
+	versionName = pattern(`^v[0-9]+([a-z]+[0-9]*)?$`)
 
 	// needed are headers that requests to any provider may carry: callers' own ones of the name that a key is sent in never leave.
 	needed = []string{

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"encoding/json"
-	"regexp"
 	"slices"
 )
 
@@ -59,7 +58,7 @@ const deepgramHost = "api.deepgram.com"
 
 func deepgramSecret() Field {
 	f := webhookSecret("User and password of the callback's URL, https://USER:PASSWORD@HOST/webhooks/deepgram/ORG, as USER:PASSWORD; letters and digits, long and random.", "callback:0123456789abcdefghijklmnopqrstuv")
-	f.Pattern, f.PatternHelp = regexp.MustCompile(`^[!-9;-~]+:[!-~]+$`), "USER:PASSWORD, printable ASCII characters without a space"
+	f.Pattern, f.PatternHelp = pattern(`^[!-9;-~]+:[!-~]+$`), "USER:PASSWORD, printable ASCII characters without a space"
 	return f
 }
 

@@ -1,7 +1,5 @@
 package provider
 
-import "regexp"
-
 // A Kind says what a field's JSON value may be.
 type Kind uint8
 
@@ -28,7 +26,7 @@ type Field struct {
 
 	// Pattern holds for a text and for each item of a list; nil: any text without control characters. PatternHelp says the same in
 	// words, behind "must be".
-	Pattern     *regexp.Regexp
+	Pattern     *Pattern
 	PatternHelp string
 	Options     []string // the only values there are; none: any that fit the Pattern
 	Members     []Field  // of an Object; every one is optional
@@ -58,9 +56,9 @@ type FieldError struct{ Field, Problem string }
 // Patterns that several providers share.
 var (
 	// visible is what can stand in a header: a secret with a space or a line break in it was not copied whole.
-	visible    = regexp.MustCompile(`^[!-~]+$`)
-	identifier = regexp.MustCompile(`^[!-~]{1,128}$`)
-	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$") // RFC 9110, section 5.6.2
+	visible    = pattern(`^[!-~]+$`)
+	identifier = pattern(`^[!-~]{1,128}$`)
+	headerName = pattern("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$") // RFC 9110, section 5.6.2
 )
 
 const (

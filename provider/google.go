@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,7 +46,7 @@ var GoogleCalendar = Provider{
 			Name: "channel_token", Title: "Channel token",
 			Help:    "The token that push channels are opened with: the only proof that a notification is Google's, so make it long and random.",
 			Example: "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG",
-			Secret:  true, Pattern: regexp.MustCompile(`^[!-~]{1,256}$`), PatternHelp: "at most 256 printable ASCII characters without a space",
+			Secret:  true, Pattern: pattern(`^[!-~]{1,256}$`), PatternHelp: "at most 256 printable ASCII characters without a space",
 		},
 	},
 	AuthHeaders: callerHeaders("X-Goog-Api-Key"),

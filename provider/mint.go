@@ -3,7 +3,6 @@ package provider
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -170,7 +169,7 @@ func (m *Mint) Fields() []Field {
 		Field{Name: "grants", Help: "What it is good for: see below.", Example: example, Kind: Object, Required: m.Usual == ""})
 }
 
-var identity = regexp.MustCompile(`^.{1,256}$`)
+var identity = pattern(`^.{1,256}$`)
 
 func (m *Mint) grantFields() []Field {
 	fields := make([]Field, len(m.Grants))
@@ -199,7 +198,7 @@ func (m *Mint) Sign(dst []byte, o *Order, t Stamp, s Secret) ([]byte, error) {
 func maxTokenTTL() Field {
 	return Field{
 		Name: "max_token_ttl", Title: "Longest life of minted tokens", Help: "No token that Keyward mints with this credential lives longer. Default: what the caller's rule says.",
-		Example: "15m", Pattern: regexp.MustCompile(`^[1-9][0-9]{0,4}[smh]$`), PatternHelp: "a time like 900s, 15m or 1h",
+		Example: "15m", Pattern: pattern(`^[1-9][0-9]{0,4}[smh]$`), PatternHelp: "a time like 900s, 15m or 1h",
 	}
 }
 

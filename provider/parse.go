@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -86,7 +85,7 @@ func membersOf(data []byte, what string, fields []Field) (map[string][]byte, []F
 }
 
 // A name that is echoed has letters only, and few: an unknown one may be a secret that was put in the wrong place.
-var harmless = regexp.MustCompile(`^[A-Za-z_-]{1,32}$`)
+var harmless = pattern(`^[A-Za-z_-]{1,32}$`)
 
 func misnamed(name, problem, other string) FieldError {
 	if harmless.MatchString(name) {

@@ -3,7 +3,6 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
-	"regexp"
 )
 
 // Resend sends e-mail: https://resend.com/docs/api-reference/introduction. One host, one key, no account id anywhere. It refuses
@@ -20,7 +19,7 @@ var Resend = Provider{
 		},
 		{
 			Name: "from_email", Title: "From address", Help: "The sender's address, at a domain that Resend has verified.",
-			Example: "Acme <hello@acme.example>", Pattern: regexp.MustCompile(`^([^<>@]*<[^\s<>@]+@[^\s<>@]+>|[^\s<>@]+@[^\s<>@]+)$`),
+			Example: "Acme <hello@acme.example>", Pattern: pattern(`^([^<>@]*<[^\s<>@]+@[^\s<>@]+>|[^\s<>@]+@[^\s<>@]+)$`),
 			PatternHelp: "an e-mail address, with or without a name in front of it",
 		},
 		webhookSecret("Begins with whsec_. In Resend's dashboard at the webhook's endpoint.", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"),

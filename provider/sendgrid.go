@@ -2,7 +2,6 @@ package provider
 
 import (
 	"encoding/json"
-	"regexp"
 	"time"
 )
 
@@ -28,7 +27,7 @@ var SendGrid = Provider{
 			Name: "webhook_public_key", Title: "Webhook verification key",
 			Help:    "In SendGrid's settings at the event webhook, under security features, signature verification. A list while it is being replaced: any of them verifies.",
 			Example: "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEDr2LjtURuePQzplybdC+u4CwrqDqBaWjcMMsTbhdbcwHBcepxo7yAQGhHPTnlvFYPAZFceEu/1FwCM/QmGUhA==",
-			Kind:    TextOrList, Pattern: regexp.MustCompile(`^MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[0-9A-Za-z+/]{86}==$`),
+			Kind:    TextOrList, Pattern: pattern(`^MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[0-9A-Za-z+/]{86}==$`),
 			PatternHelp: "a P-256 public key as SendGrid shows it: 124 characters that begin with MFkw",
 		},
 	},

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -17,7 +16,7 @@ var Stripe = Provider{
 		{
 			Name: "api_key", Title: "API key", Help: "A secret key (sk_) or, better, a restricted one (rk_), live or test. In Stripe's dashboard under Developers, API keys.",
 			Example: "rk_test_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP", Secret: true, Required: true,
-			Pattern: regexp.MustCompile(`^(sk|rk)_[!-~]+$`), PatternHelp: "a key that begins with sk_ or rk_; a publishable one (pk_) is no secret and does not do",
+			Pattern: pattern(`^(sk|rk)_[!-~]+$`), PatternHelp: "a key that begins with sk_ or rk_; a publishable one (pk_) is no secret and does not do",
 		},
 		webhookSecret("Begins with whsec_. In Stripe's dashboard at the event destination, as signing secret.", "whsec_0123456789abcdefghijklmnopqrstuv"),
 	},

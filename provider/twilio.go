@@ -2,7 +2,6 @@ package provider
 
 import (
 	"bytes"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -38,12 +37,12 @@ var Twilio = Provider{
 		},
 		{
 			Name: "from_number", Title: "From number", Help: "The sender of messages that name none.",
-			Example: "+15550001111", Pattern: regexp.MustCompile(`^(\+[1-9][0-9]{1,14}|[0-9]{3,8}|[A-Za-z0-9 +_&-]{0,10}[A-Za-z][A-Za-z0-9 +_&-]{0,10})$`),
+			Example: "+15550001111", Pattern: pattern(`^(\+[1-9][0-9]{1,14}|[0-9]{3,8}|[A-Za-z0-9 +_&-]{0,10}[A-Za-z][A-Za-z0-9 +_&-]{0,10})$`),
 			PatternHelp: "a phone number like +15550001111, a short code or an alphanumeric sender id",
 		},
 		{
 			Name: "whatsapp_number", Title: "WhatsApp number", Help: "The sender of WhatsApp messages that name none.",
-			Example: "+15550002222", Pattern: regexp.MustCompile(`^(whatsapp:)?\+[1-9][0-9]{1,14}$`), PatternHelp: "a phone number like +15550002222",
+			Example: "+15550002222", Pattern: pattern(`^(whatsapp:)?\+[1-9][0-9]{1,14}$`), PatternHelp: "a phone number like +15550002222",
 		},
 		{
 			Name: "messaging_service_sid", Title: "Messaging service SID", Help: "The sender of messages that name none; it wins over from_number.",
@@ -63,7 +62,7 @@ var Twilio = Provider{
 		},
 		{
 			Name: "webhook_url", Title: "Webhook URL", Help: "The full public URL as it is typed at Twilio, which signs it. Default: that of the webhook listener.",
-			Example: "https://hooks.acme.example/webhooks/twilio/acme", Pattern: regexp.MustCompile(`^https?://[!-~]+$`), PatternHelp: "a URL that begins with https:// or http://",
+			Example: "https://hooks.acme.example/webhooks/twilio/acme", Pattern: pattern(`^https?://[!-~]+$`), PatternHelp: "a URL that begins with https:// or http://",
 		},
 		webhookSecret("What Twilio signs webhooks with: the account's primary auth token. Default: auth_token.", "0123456789abcdef0123456789abcdef"),
 		maxTokenTTL(),
@@ -98,8 +97,8 @@ var twilioProbeSamples = []ProbeSample{
 	{Invalid, 401, `{"code":20003,"message":"Authenticate","more_info":"https://www.twilio.com/docs/errors/20003","status":401}`},
 }
 
-func sidPattern(prefix string) *regexp.Regexp {
-	return regexp.MustCompile("^" + prefix + "[0-9a-fA-F]{32}$")
+func sidPattern(prefix string) *Pattern {
+	return pattern("^" + prefix + "[0-9a-fA-F]{32}$")
 }
 
 func sidHelp(prefix string) string { return prefix + " and 32 hexadecimal digits" }

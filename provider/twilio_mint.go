@@ -2,7 +2,6 @@ package provider
 
 import (
 	"encoding/json"
-	"regexp"
 	"time"
 )
 
@@ -52,7 +51,7 @@ var twilioAccessToken = Mint{
 		{Name: "sync", Help: "Objects of Sync.", Members: []Field{
 			{
 				Name: "service_sid", Help: "The service.", Example: "IS0123456789abcdef0123456789abcdef",
-				Pattern: regexp.MustCompile(`^(IS[0-9a-fA-F]{32}|default)$`), PatternHelp: sidHelp("IS") + ", or default",
+				Pattern: pattern(`^(IS[0-9a-fA-F]{32}|default)$`), PatternHelp: sidHelp("IS") + ", or default",
 			},
 			twilioEndpoint,
 		}},

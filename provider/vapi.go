@@ -103,7 +103,7 @@ var vapiWebhookAuth = []Field{
 	},
 	{
 		Name: "payload_format", Title: "Payload format", Example: "{timestamp}.{body}",
-		Pattern: regexp.MustCompile(`\{body\}`), PatternHelp: "a text with {body} in it, or nothing would protect the body",
+		Pattern: pattern(`\{body\}`), PatternHelp: "a text with {body} in it, or nothing would protect the body",
 		Help: "Of type hmac: what is signed, of {body}, {timestamp}, {method}, {url} and {svix-id}. Default: {timestamp}.{body}, without a timestamp {body}.",
 	},
 	{
@@ -120,7 +120,7 @@ var vapiWebhookAuth = []Field{
 	},
 	{
 		Name: "message_id_header", Title: "Message id header", Example: "svix-id",
-		Pattern: regexp.MustCompile("^$|" + headerName.String()), PatternHelp: headerNameHelp,
+		Pattern: pattern("^$|" + headerName.String()), PatternHelp: headerNameHelp,
 		Help: "Of type hmac: the header that {svix-id} stands for. Default: none.",
 	},
 	{
@@ -220,7 +220,7 @@ func isBase64(s string) bool {
 	return base64ish.MatchString(s) && len(strings.TrimRight(s, "="))%4 != 1
 }
 
-var base64ish = regexp.MustCompile(`^[A-Za-z0-9+/_-]+={0,2}$`)
+var base64ish = pattern(`^[A-Za-z0-9+/_-]+={0,2}$`)
 
 // readVapiProbe: https://docs.vapi.ai/security-and-privacy/api-keys. Errors are {"message": text or list, "error", "statusCode"}; what a
 // bot rule in front of Vapi says is HTML, and nothing about the key.

@@ -9,6 +9,9 @@ version=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo de
 # Where there is no repository (a source archive, a container), VERSION alone says what this is.
 vcs=false
 git rev-parse --verify -q HEAD >/dev/null 2>&1 && vcs=true
+# What the Go runtime is to do otherwise (cmd/keyward/harden_linux.go says why). A program that was built without says it to itself, by starting
+# anew.
+settings=clobberfree=1,asyncpreemptoff=1
 # The flags are all here: a builder's own would change the bytes. GOAMD64 and GOARM64 keep to what every such machine can run.
 CGO_ENABLED=0 GOFLAGS='' GOAMD64=v1 GOARM64=v8.0 \
-	go build -trimpath -buildvcs=$vcs -ldflags "-s -w -buildid= -X main.version=$version" -o "$out" ./cmd/keyward
+	go build -trimpath -buildvcs=$vcs -ldflags "-s -w -buildid= -X main.version=$version -X runtime.godebugDefault=$settings -X main.builtWith=$settings" -o "$out" ./cmd/keyward

@@ -42,8 +42,7 @@ func run(m *testing.M) int {
 		return measured(m)
 	}
 	binary = filepath.Join(dir, "keyward")
-	build := exec.Command("go", "build", "-o", binary, "github.com/keyward/keyward/cmd/keyward")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("../tools/build.sh", binary) // as it is released
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
 		return 1

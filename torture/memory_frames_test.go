@@ -98,8 +98,20 @@ func (m *memoryTest) storeAtOnce() {
 	wait.Wait()
 }
 
-// A frame is where the kernel saved vector registers.
-type frame struct{ from, to uint64 }
+// A frame is where the kernel saved vector registers, for which signal: 0 if that cannot be told.
+type frame struct {
+	from, to uint64
+	signal   int
+}
+
+// startSignal has all threads make a system call (sigPerThreadSyscall of the Go runtime, glibc's SIGSETXID): at its start, before it knows a
+// secret, the sidecar has them give up gaining privileges. Whatever signal a thread takes later is saved over it.
+const startSignal = 33
+
+// sinceStart are the frames of other signals.
+func sinceStart(all []frame) []frame {
+	return slices.DeleteFunc(slices.Clone(all), func(f frame) bool { return f.signal == startSignal })
+}
 
 const (
 	legacySize  = 512 // of the area that FXSAVE writes, which XSAVE extends
@@ -119,10 +131,26 @@ func frames(mem []byte, base uint64) (all []frame) {
 		}
 		size := int(le.LittleEndian.Uint32(mem[at+16:])) // xstate_size
 		if size >= legacySize && size < 1<<16 && start+size+4 <= len(mem) && bytes.Equal(mem[start+size:][:4], magic2) {
-			all = append(all, frame{base + uint64(start), base + uint64(start+size)})
+			from := base + uint64(start)
+			all = append(all, frame{from, from + uint64(size), signalOf(mem[:start], from)})
 		}
 	}
 	return all
+}
+
+// signalOf is the signal whose struct rt_sigframe of amd64, in front of the registers, points at them: uc.uc_mcontext.fpstate, and behind uc
+// the siginfo, which begins with it.
+func signalOf(before []byte, registers uint64) int {
+	const (
+		farthest  = 1024
+		toSiginfo = 304 - 224 // from the pointer, 224 into uc, to the end of uc
+	)
+	before = before[max(0, len(before)-farthest):]
+	at := bytes.LastIndex(before, le.LittleEndian.AppendUint64(nil, registers))
+	if at < 0 || at+toSiginfo+4 > len(before) {
+		return 0
+	}
+	return int(le.LittleEndian.Uint32(before[at+toSiginfo:]))
 }
 
 // framesOfARM finds struct fpsimd_context: its magic, its size, two words, 32 registers of 16 bytes.
@@ -131,10 +159,20 @@ func framesOfARM(mem []byte, base uint64) (all []frame) {
 	head := le.LittleEndian.AppendUint32(le.LittleEndian.AppendUint32(nil, 0x46508001), size)
 	for _, at := range every(mem, head) {
 		if (base+uint64(at))%16 == 0 && at+size <= len(mem) {
-			all = append(all, frame{base + uint64(at), base + uint64(at+size)})
+			all = append(all, frame{base + uint64(at), base + uint64(at+size), signalOfARM(mem[:at])})
 		}
 	}
 	return all
+}
+
+// signalOfARM is the signal of a struct rt_sigframe of arm64, which begins with the siginfo: the registers are the first of what is reserved in
+// its mcontext.
+func signalOfARM(before []byte) int {
+	const toRegisters = 128 + 176 + 288 // siginfo, ucontext to mcontext, mcontext to what is reserved
+	if len(before) < toRegisters {
+		return 0
+	}
+	return int(le.LittleEndian.Uint32(before[len(before)-toRegisters:]))
 }
 
 func every(mem, what []byte) (at []int) {

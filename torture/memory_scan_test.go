@@ -48,7 +48,7 @@ func (m *memoryTest) everywhere() (all []hit, saved []frame, size int) {
 			}
 			all = append(all, h)
 		}
-		saved = append(saved, here...)
+		saved = append(saved, sinceStart(here)...)
 		for _, org := range m.orgs[:min(len(m.orgs), 20)] {
 			controls += bytes.Count(mem, []byte(org))
 		}

@@ -23,7 +23,7 @@ func harden() (missing []string) {
 func startAnew() error {
 	const setting = "clobberfree=1"
 	old := os.Getenv("GODEBUG")
-	if strings.Contains(old, "clobberfree=") {
+	if strings.Contains(builtWith+","+old, "clobberfree=") {
 		return nil
 	}
 	self, err := os.Executable()
@@ -38,3 +38,6 @@ func startAnew() error {
 	}
 	return syscall.Exec(self, os.Args, os.Environ())
 }
+
+// builtWith are the runtime's settings that the linker gave the program (tools/build.sh).
+var builtWith string

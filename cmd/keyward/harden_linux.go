@@ -59,9 +59,12 @@ func withRuntimeSettings(godebug string) (with string, complete bool) {
 	return strings.Join(all, ","), len(all) == named
 }
 
-// startAnew has the runtime leave no secrets behind: the program starts itself again with runtimeSettings, once, in the same process; it
-// gives up gaining privileges on the way.
+// startAnew has the runtime leave no secrets behind: unless it was built with runtimeSettings the program starts itself again with them,
+// once, in the same process. Either way it gives up gaining privileges.
 func startAnew() error {
+	if builtWith == strings.Join(runtimeSettings, ",") && giveUpPrivileges() == nil {
+		return nil
+	}
 	with, complete := withRuntimeSettings(os.Getenv("GODEBUG"))
 	if complete {
 		return nil
@@ -78,4 +81,16 @@ func startAnew() error {
 		return err
 	}
 	return syscall.Exec(self, os.Args, os.Environ())
+}
+
+// builtWith are the runtime's settings that the linker gave the program (tools/build.sh): those of GODEBUG come on top of them. What has
+// been started need not be started anew then, which takes as long as all else of a start.
+var builtWith string
+
+// giveUpPrivileges has all threads that there are, and those that they make, gain none any more. With cgo that cannot be done.
+func giveUpPrivileges() error {
+	if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); e != 0 {
+		return e
+	}
+	return nil
 }

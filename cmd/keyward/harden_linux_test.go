@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -64,6 +65,19 @@ func ignoredSignals(t *testing.T, status string) (mask uint64) {
 		t.Fatalf("%s names no ignored signals: %v", status, err)
 	}
 	return mask
+}
+
+// TestReleasesAreBuiltWithTheRuntimeSettings: of one that is not, each start takes twice as long.
+func TestReleasesAreBuiltWithTheRuntimeSettings(t *testing.T) {
+	script, err := os.ReadFile("../../tools/build.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\nsettings=" + strings.Join(runtimeSettings, ",") + "\n", "-X runtime.godebugDefault=$settings -X main.builtWith=$settings"} {
+		if !bytes.Contains(script, []byte(want)) {
+			t.Errorf("tools/build.sh lacks %q", want)
+		}
+	}
 }
 
 func TestOperatorsRuntimeSettingsStand(t *testing.T) {

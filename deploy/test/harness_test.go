@@ -48,9 +48,7 @@ var (
 			return "", err
 		}
 		bin := filepath.Join(dir, "keyward")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./cmd/keyward")
-		build.Dir = repo
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build := exec.Command(filepath.Join(repo, "tools", "build.sh"), bin)
 		if out, err := build.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building the program: %w\n%s", err, out)
 		}
