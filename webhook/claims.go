@@ -152,31 +152,43 @@ func (s *claims) forget(key string, until time.Time) {
 	}
 }
 
-// keep renews what is held, and tells the store what it missed, until ctx ends.
+// keep renews what is held, and tells the store what it missed, until ctx ends. A store that takes its time over the one does not hold up the
+// other.
 func (s *claims) keep(ctx context.Context) {
-	tick := time.NewTicker(look)
+	var both sync.WaitGroup
+	both.Go(func() { every(ctx, store.ClaimLease/4, s.renew) })
+	both.Go(func() {
+		every(ctx, look, s.pay)
+		s.pay(context.WithoutCancel(ctx))
+	})
+	both.Wait()
+}
+
+func every(ctx context.Context, d time.Duration, do func(context.Context)) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
-	renewed := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
-			s.pay(context.WithoutCancel(ctx))
 			return
 		case <-tick.C:
+			do(ctx)
 		}
-		s.pay(ctx)
-		if time.Since(renewed) < store.ClaimLease/4 {
-			continue
-		}
-		renewed = time.Now()
-		if keys := s.keys(); len(keys) > 0 {
-			err := s.memory.RenewClaims(ctx, keys)
-			if err == nil {
-				s.renewed(keys, renewed)
-			} else if ctx.Err() == nil {
-				s.log.Warn().Err(err).Msg("the claims on webhooks that are being answered could not be renewed")
-			}
-		}
+	}
+}
+
+// renew makes the store hold for longer what is held here.
+func (s *claims) renew(ctx context.Context) {
+	keys := s.keys()
+	if len(keys) == 0 {
+		return
+	}
+	now := time.Now()
+	err := s.memory.RenewClaims(ctx, keys)
+	if err == nil {
+		s.renewed(keys, now)
+	} else if ctx.Err() == nil {
+		s.log.Warn().Err(err).Msg("the claims on webhooks that are being answered could not be renewed")
 	}
 }
 

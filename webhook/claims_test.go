@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -145,6 +146,58 @@ func TestAnswerIsRememberedAtTheEnd(t *testing.T) {
 	if found, err := db.ClaimSeen(t.Context(), "key"); err != nil || found != store.Seen {
 		t.Errorf("%d %v", found, err)
 	}
+}
+
+// Claims are renewed in time also while the store takes its time over what it missed.
+func TestClaimsAreRenewedWhileTheStoreIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &slow{}
+		c := newClaims(m, zerolog.Nop())
+		if _, err := c.take(t.Context(), "held", time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			key := strconv.Itoa(i)
+			c.owing[key] = &claim{key: key, until: time.Now().Add(time.Minute)}
+		}
+		ctx, end := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { c.keep(ctx); close(done) }()
+		last := time.Now()
+		time.Sleep(8 * time.Second)
+		end()
+		<-done
+		for _, at := range m.renewals {
+			if at.Sub(last) > store.ClaimLease/2 {
+				t.Errorf("%v between two renewals", at.Sub(last))
+			}
+			last = at
+		}
+		if len(m.renewals) < 8 || m.told < 8 {
+			t.Errorf("%d renewals, %d confirmed", len(m.renewals), m.told)
+		}
+	})
+}
+
+// A slow memory takes nearly a second for each key.
+type slow struct {
+	renewals []time.Time
+	told     int
+}
+
+func (m *slow) ClaimSeen(context.Context, string) (store.Claim, error) { return store.Fresh, nil }
+
+func (m *slow) Unclaim(context.Context, string, time.Time) error { return nil }
+
+func (m *slow) RenewClaims(context.Context, []string) error {
+	m.renewals = append(m.renewals, time.Now())
+	return nil
+}
+
+func (m *slow) ConfirmSeen(context.Context, string, time.Time) (bool, error) {
+	time.Sleep(900 * time.Millisecond)
+	m.told++
+	return false, nil
 }
 
 type forgetful struct {
