@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -80,6 +81,7 @@ func TestConnectionsThatWaitForRoomAreCounted(t *testing.T) {
 	if n := counted(); n != 0 {
 		t.Errorf("the first one: %d", n)
 	}
+	waitFor(t, func() bool { return strings.Contains(w.logs.String(), "connections wait") })
 	second := w.dial("unix")
 	if _, err := io.WriteString(second, request); err != nil {
 		t.Fatal(err)
@@ -106,5 +108,21 @@ func TestConnectionsThatWaitForRoomAreCounted(t *testing.T) {
 		if try == 20 {
 			t.Fatal("one that found room is counted, each time")
 		}
+	}
+}
+
+// TestAllWhoWaitedForRoomAreCounted, each once, also when there is room for several of them at the same time.
+func TestAllWhoWaitedForRoomAreCounted(t *testing.T) {
+	const waiting = 5
+	w := newWorld(t, newPeer(t, true).url, func(o *Options) { o.MaxConns = 1 })
+	_ = bodyOf(ask(t, w.dial("unix"), "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n"))
+	waitFor(t, func() bool { return strings.Contains(w.logs.String(), "connections wait") })
+	for range waiting {
+		w.dial("unix")
+	}
+	w.p.SetLimits(Limits{MaxConns: 100})
+	waitFor(t, func() bool { return w.p.Numbers().Connections == 1+waiting })
+	if n := w.p.Numbers().HeldUp[noRoom]; n != waiting {
+		t.Errorf("%d are counted of %d that waited", n, waiting)
 	}
 }
