@@ -41,12 +41,11 @@ func TestTunnelsAreCounted(t *testing.T) {
 	connect := func(network, authority, headers string) func() {
 		return func() { _, _ = i.connect(network, authority, headers) }
 	}
-	is("intercepted", "opened", func() {
-		c := i.within("unix", "api.resend.com", org)
-		is("", "", func() {
-			_ = bodyOf(ask(t, c, "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"))
-			_ = bodyOf(ask(t, c, "CONNECT api.resend.com:443 HTTP/1.1\r\nHost: api.resend.com:443\r\n\r\n"))
-		})
+	var within net.Conn
+	is("intercepted", "opened", func() { within = i.within("unix", "api.resend.com", org) })
+	is("", "", func() {
+		_ = bodyOf(ask(t, within, "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"))
+		_ = bodyOf(ask(t, within, "CONNECT api.resend.com:443 HTTP/1.1\r\nHost: api.resend.com:443\r\n\r\n"))
 	})
 	is("intercepted", "refused", connect("unix", "api.resend.com:443", basic("x", "no org")))
 	is("intercepted", "failed", func() {
