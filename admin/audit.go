@@ -267,7 +267,7 @@ func (a *API) refused(c *call, pattern string, p *Problem) {
 	if e.Action == "" {
 		e.Action = "request"
 	}
-	if e.Target == "" {
+	if e.Target == "" && !outside { // it would tell the token's org what there is in the other
 		e.Target = a.storedTarget(c)
 	}
 	if e.Org, _ = c.org(); outside {

@@ -33,6 +33,7 @@ type Authority struct {
 	root  *x509.Certificate
 	key   *ecdsa.PrivateKey
 	cross *x509.Certificate // this root's key, signed by the root before; nil: there was none, or it was not to be trusted further
+	heir  *user             // whose the file is to be that holds the key; nil: the folder that it is put into says it
 }
 
 // Generate makes an authority for the hosts.
@@ -60,6 +61,7 @@ func (a *Authority) Rotate(hosts []string, now time.Time, trusted bool) (*Author
 	tpl.NotAfter = earlier(now.Add(Overlap), a.root.NotAfter)
 	tpl.MaxPathLenZero = true
 	next.cross, err = sign(tpl, a.root, &next.key.PublicKey, a.key)
+	next.heir = a.heir // what a vouches for is for nobody else
 	return next, err
 }
 

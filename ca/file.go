@@ -3,6 +3,7 @@ package ca
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,27 +23,63 @@ const (
 // it could be the providers, to each app that trusts the root.
 func Load(dir string) (*Authority, error) {
 	path := filepath.Join(dir, KeyFile)
-	st, err := os.Stat(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("the CA's key %s can be read by others (mode %04o); chmod 600 it, and keyward ca rotate --now if it may have been", path, st.Mode().Perm())
 	}
-	b, err := os.ReadFile(path)
+	b, err := io.ReadAll(f)
+	defer func() { clear(b) }()
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
-	defer clear(b)
 	a, err := decode(b)
 	if err != nil {
 		return nil, fmt.Errorf("the CA in %s cannot be used: %w; put a good copy in its place, or remove it and start again for a new CA", path, err)
 	}
+	a.heir = heir(dir, st)
 	return a, nil
 }
 
+// A user is whose a file is.
+type user struct{ uid, gid int }
+
+func userOf(st fs.FileInfo) user {
+	whose := st.Sys().(*syscall.Stat_t)
+	return user{int(whose.Uid), int(whose.Gid)}
+}
+
+// heir is whose the key is to be that this one vouches for: whose this one is. One that root's rotation took from the sidecar is the
+// folder's owner's again, but only if it lies in the folder itself: who owns a folder may put a link there, to any CA that root can read.
+func heir(dir string, key fs.FileInfo) *user {
+	whose := userOf(key)
+	if whose.uid != 0 {
+		return &whose
+	}
+	in, err := os.OpenRoot(dir) // held, so that what is asked of it is asked of one folder
+	if err != nil {
+		return &whose
+	}
+	defer func() { _ = in.Close() }()
+	there, err := in.Lstat(KeyFile)
+	if err != nil || !os.SameFile(there, key) || there.Sys().(*syscall.Stat_t).Nlink != 1 {
+		return &whose
+	}
+	if folder, err := in.Stat("."); err == nil {
+		whose = userOf(folder)
+	}
+	return &whose
+}
+
 // Save puts the authority into a data folder, in the place of the one before. It is there whole or not at all, and belongs to whom the
-// one before belongs to.
+// one belongs to that vouches for it, or else to whom the one before belongs to.
 func (a *Authority) Save(dir string) error {
 	b, err := a.encode()
 	if err != nil {
@@ -50,41 +87,40 @@ func (a *Authority) Save(dir string) error {
 	}
 	defer clear(b)
 	path := filepath.Join(dir, KeyFile)
-	uid, gid, err := owner(path)
-	if err != nil {
-		return fmt.Errorf("writing the CA: %w", err)
-	}
-	return replace(path, b, 0o600, func(f *os.File) error { return give(f, uid, gid) })
-}
-
-// owner is whose a new key is to be: whose the one before is. Where that is none, or root's, and root writes, the folder says it.
-func owner(path string) (uid, gid int, err error) {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if os.Geteuid() != 0 {
-			return os.Geteuid(), os.Getegid(), nil
+	to := a.heir
+	if to == nil {
+		if to, err = owner(path); err != nil {
+			return fmt.Errorf("writing the CA: %w", err)
 		}
-	} else if err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
-		return of(st, err)
 	}
-	return of(os.Stat(filepath.Dir(path)))
+	return replace(path, b, 0o600, func(f *os.File) error { return give(f, *to) })
 }
 
-func of(st fs.FileInfo, err error) (uid, gid int, _ error) {
-	if err != nil {
-		return 0, 0, err
+// owner is whose a new key is to be that nobody vouches for: whose the one before is. Where that is none, or root's, and root writes, the
+// folder says it.
+func owner(path string) (*user, error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && os.Geteuid() != 0 {
+		return &user{os.Geteuid(), os.Getegid()}, nil
 	}
-	whose := st.Sys().(*syscall.Stat_t)
-	return int(whose.Uid), int(whose.Gid), nil
+	if errors.Is(err, fs.ErrNotExist) || err == nil && userOf(st).uid == 0 {
+		st, err = os.Stat(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, err
+	}
+	whose := userOf(st)
+	return &whose, nil
 }
 
 // give makes the file that user's, if it is not.
-func give(f *os.File, uid, gid int) error {
-	if now, _, err := of(f.Stat()); err != nil || now == uid {
+func give(f *os.File, to user) error {
+	st, err := f.Stat()
+	if err != nil || userOf(st).uid == to.uid {
 		return err
 	}
-	if err := f.Chown(uid, gid); err != nil {
-		return fmt.Errorf("it belongs to uid %d, who must be able to read the new one: %w; run this as that user or as root", uid, err)
+	if err := f.Chown(to.uid, to.gid); err != nil {
+		return fmt.Errorf("it belongs to uid %d, who must be able to read the new one: %w; run this as that user or as root", to.uid, err)
 	}
 	return nil
 }

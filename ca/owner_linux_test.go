@@ -102,3 +102,72 @@ func TestARotationByRootIsTheSidecarsToRead(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// What a link in the sidecar's folder leads to is not the sidecar's: root's rotation has that CA vouch for the new key, which the sidecar must
+// not be given then, whatever stands in the link's place by the time that the key is written.
+func TestARotationByRootGivesAwayNoOtherCA(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: giving a file to another user needs root")
+	}
+	const sidecar, other = 4321, 4322
+	for name, tc := range map[string]struct {
+		of   int // whose the other CA is
+		link func(from, to string) error
+		gone bool // the link, when the new key is written
+	}{
+		"a link to root's":              {0, os.Symlink, false},
+		"a link to root's that goes":    {0, os.Symlink, true},
+		"a second name of root's":       {0, os.Link, false},
+		"a link to another's that goes": {other, os.Symlink, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top, err := os.MkdirTemp("", "kw")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.RemoveAll(top) })
+			theirs, dir := filepath.Join(top, "theirs"), filepath.Join(top, "data")
+			a, err := Generate([]string{"api.resend.com"}, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, do := range []func() error{
+				func() error { return os.Chmod(top, 0o711) },
+				func() error { return os.Mkdir(theirs, 0o700) },
+				func() error { return os.Chown(theirs, tc.of, tc.of) },
+				func() error { return a.Save(theirs) },
+				func() error { return os.Mkdir(dir, 0o700) },
+				func() error { return os.Chown(dir, sidecar, sidecar) },
+				func() error { return tc.link(filepath.Join(theirs, KeyFile), filepath.Join(dir, KeyFile)) },
+			} {
+				if err := do(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			old, err := Load(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.gone {
+				if err := os.Remove(filepath.Join(dir, KeyFile)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			next, err := old.Rotate([]string{"api.resend.com"}, time.Now(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := next.Save(dir); err != nil {
+				t.Fatal(err)
+			}
+			if now, err := Load(dir); err != nil || !now.Root().Equal(next.Root()) {
+				t.Errorf("the new CA is not there: %v", err)
+			}
+			as(t, sidecar, func() {
+				if got, err := Load(dir); err == nil {
+					t.Errorf("uid %d has the key of %s, which %s vouches for", sidecar, got.Root().Subject.CommonName, a.Root().Subject.CommonName)
+				}
+			})
+		})
+	}
+}

@@ -116,3 +116,28 @@ func TestOneUIDLeavesRoomForOthers(t *testing.T) {
 		t.Errorf("the only uid: %d", got)
 	}
 }
+
+// Who waited for room and is turned away then counts once: as turned away.
+func TestWhoWaitsAndIsTurnedAwayCountsOnce(t *testing.T) {
+	const most = 10
+	w := newWorld(t, newPeer(t, true).url)
+	uid := func(u uint32) caller.Unix { return caller.Unix{UID: &u} }
+	w.callers(caller.Spec{Name: "me", Unix: uid(uint32(os.Geteuid())), Orgs: []string{"acme"}}, caller.Spec{Name: "other", Unix: uid(4321), Orgs: []string{"acme"}})
+	var held []net.Conn
+	for range most {
+		c := w.dial("unix")
+		_ = bodyOf(ask(t, c, "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n"))
+		held = append(held, c)
+	}
+	w.p.SetLimits(Limits{MaxConns: most})
+	_ = w.dial("unix").Close() // is accepted still, by an Accept that found room
+	waitFor(t, func() bool { return strings.Contains(w.logs.String(), "connections wait") })
+	c := w.dial("unix")
+	_ = held[0].Close()
+	if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.p.Numbers().HeldUp; n[uidShare] == 0 || n[noRoom] != 0 {
+		t.Errorf("counted: %v", n)
+	}
+}

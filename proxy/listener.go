@@ -29,6 +29,7 @@ type Listener struct {
 	last          atomic.Bool // no more connections than those that have been made already
 	until         time.Time   // when last ends in any case; set before it
 	queued        time.Time   // when there was no room last; Accept's own
+	backlog       bool        // since there was no room, the kernel's queue was never found empty; Accept's own
 	told          time.Time   // when the log was told of a uid with too many; Accept's own
 	full          func()      // told, at most once a second, that descriptors or connections ran out
 }
@@ -47,7 +48,6 @@ func (l *Listener) prepare(p *Proxy, full func()) {
 // Accept waits for a caller. Running out of descriptors or buffers is not the end: it waits and tries again.
 func (l *Listener) Accept() (net.Conn, error) {
 	for wait := 5 * time.Millisecond; ; {
-		waited := false
 		if l.crowded() {
 			l.queued = time.Now()
 			l.full()
@@ -56,8 +56,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 				l.free.Wait()
 			}
 			l.mu.Unlock()
-			waited = hasQueued(l.Listener)
+			l.backlog = true
 		}
+		l.backlog = l.backlog && hasQueued(l.Listener)
 		c, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
 			if !l.shut.Load() && time.Now().Before(l.until) && hasQueued(l.Listener) && l.endsIn(aMoment) {
@@ -74,9 +75,6 @@ func (l *Listener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		if waited {
-			l.p.heldUp.add(noRoom)
-		}
 		l.open.Add(1)
 		cc := newCallerConn(c, l)
 		l.p.conns.add(cc)
@@ -89,6 +87,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 				l.turnAway(cc)
 				continue
 			}
+		}
+		if l.backlog {
+			l.p.heldUp.add(noRoom)
 		}
 		// Who has left while there was no room is not served: what a crowd leaves behind in the queue would keep all others waiting.
 		if !l.queued.IsZero() && time.Since(l.queued) < longestQueue && cc.gone() {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -40,12 +41,11 @@ func TestTunnelsAreCounted(t *testing.T) {
 	connect := func(network, authority, headers string) func() {
 		return func() { _, _ = i.connect(network, authority, headers) }
 	}
-	is("intercepted", "opened", func() {
-		c := i.within("unix", "api.resend.com", org)
-		is("", "", func() {
-			_ = bodyOf(ask(t, c, "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"))
-			_ = bodyOf(ask(t, c, "CONNECT api.resend.com:443 HTTP/1.1\r\nHost: api.resend.com:443\r\n\r\n"))
-		})
+	var within net.Conn
+	is("intercepted", "opened", func() { within = i.within("unix", "api.resend.com", org) })
+	is("", "", func() {
+		_ = bodyOf(ask(t, within, "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"))
+		_ = bodyOf(ask(t, within, "CONNECT api.resend.com:443 HTTP/1.1\r\nHost: api.resend.com:443\r\n\r\n"))
 	})
 	is("intercepted", "refused", connect("unix", "api.resend.com:443", basic("x", "no org")))
 	is("intercepted", "failed", func() {
@@ -80,6 +80,7 @@ func TestConnectionsThatWaitForRoomAreCounted(t *testing.T) {
 	if n := counted(); n != 0 {
 		t.Errorf("the first one: %d", n)
 	}
+	waitFor(t, func() bool { return strings.Contains(w.logs.String(), "connections wait") })
 	second := w.dial("unix")
 	if _, err := io.WriteString(second, request); err != nil {
 		t.Fatal(err)
@@ -106,5 +107,21 @@ func TestConnectionsThatWaitForRoomAreCounted(t *testing.T) {
 		if try == 20 {
 			t.Fatal("one that found room is counted, each time")
 		}
+	}
+}
+
+// TestAllWhoWaitedForRoomAreCounted, each once, also when there is room for several of them at the same time.
+func TestAllWhoWaitedForRoomAreCounted(t *testing.T) {
+	const waiting = 5
+	w := newWorld(t, newPeer(t, true).url, func(o *Options) { o.MaxConns = 1 })
+	_ = bodyOf(ask(t, w.dial("unix"), "GET /vapi/x HTTP/1.1\r\n"+orgLine+"\r\n"))
+	waitFor(t, func() bool { return strings.Contains(w.logs.String(), "connections wait") })
+	for range waiting {
+		w.dial("unix")
+	}
+	w.p.SetLimits(Limits{MaxConns: 100})
+	waitFor(t, func() bool { return w.p.Numbers().Connections == 1+waiting })
+	if n := w.p.Numbers().HeldUp[noRoom]; n != waiting {
+		t.Errorf("%d are counted of %d that waited", n, waiting)
 	}
 }
