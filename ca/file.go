@@ -35,9 +35,9 @@ func Load(dir string) (*Authority, error) {
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("the CA's key %s can be read by others (mode %04o); chmod 600 it, and keyward ca rotate --now if it may have been", path, st.Mode().Perm())
 	}
-	b, err := io.ReadAll(f)
-	defer func() { clear(b) }()
-	if err != nil {
+	b := make([]byte, st.Size()) // at once: a buffer that grows leaves copies of the key behind
+	defer clear(b)
+	if _, err := io.ReadFull(f, b); err != nil {
 		return nil, fmt.Errorf("reading the CA: %w", err)
 	}
 	a, err := decode(b)
