@@ -66,7 +66,7 @@ func startAnew() error {
 		return nil
 	}
 	with, complete := withRuntimeSettings(os.Getenv("GODEBUG"))
-	if complete {
+	if given, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); complete && err == nil && given == 1 {
 		return nil
 	}
 	self, err := os.Executable()

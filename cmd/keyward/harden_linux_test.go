@@ -53,6 +53,16 @@ func TestHardened(t *testing.T) {
 	}
 }
 
+// An operator's own runtime settings take nothing else away.
+func TestHardenedWithOnesOwnRuntimeSettings(t *testing.T) {
+	t.Parallel()
+	s := serve(t, memdir.New(t), "GODEBUG=clobberfree=0,asyncpreemptoff=0")
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil || !bytes.Contains(b, []byte("NoNewPrivs:\t1\n")) {
+		t.Errorf("it may gain privileges: %v", err)
+	}
+}
+
 // ignoredSignals is the mask of signals that the process ignores, SIGHUP its lowest bit.
 func ignoredSignals(t *testing.T, status string) (mask uint64) {
 	t.Helper()
