@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/internal/peek"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,10 +59,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.mu.Unlock()
 			l.backlog = true
 		}
-		l.backlog = l.backlog && hasQueued(l.Listener)
+		l.backlog = l.backlog && peek.Queued(l.Listener)
 		c, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
-			if !l.shut.Load() && time.Now().Before(l.until) && hasQueued(l.Listener) && l.endsIn(aMoment) {
+			if !l.shut.Load() && time.Now().Before(l.until) && peek.Queued(l.Listener) && l.endsIn(aMoment) {
 				continue // the moment was over before we had the processor
 			}
 			return nil, net.ErrClosed
@@ -127,20 +128,6 @@ func (l *Listener) finish() {
 func (l *Listener) endsIn(d time.Duration) bool {
 	with, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
 	return ok && with.SetDeadline(time.Now().Add(d)) == nil
-}
-
-// hasQueued says whether somebody has connected and is not accepted yet.
-func hasQueued(l net.Listener) bool {
-	c, ok := l.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := c.SyscallConn()
-	n := 0
-	if err == nil {
-		_ = raw.Control(func(fd uintptr) { n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) })
-	}
-	return n > 0
 }
 
 // Close stops accepting.

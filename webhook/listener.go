@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-	"golang.org/x/sys/unix"
+
+	"github.com/keyward/keyward/internal/peek"
 )
 
 // A listener is a place where providers connect: it caps how many may, and outlives a lack of file descriptors.
@@ -53,7 +54,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		nc, err := l.Listener.Accept()
 		if err != nil && l.last.Load() {
-			if !l.shut.Load() && time.Now().Before(l.until) && hasQueued(l.Listener) && l.endsIn(aMoment) {
+			if !l.shut.Load() && time.Now().Before(l.until) && peek.Queued(l.Listener) && l.endsIn(aMoment) {
 				continue // the moment was over before we had the processor
 			}
 			return nil, net.ErrClosed
@@ -97,20 +98,6 @@ func (l *listener) finish() {
 func (l *listener) endsIn(d time.Duration) bool {
 	with, ok := l.Listener.(interface{ SetDeadline(time.Time) error })
 	return ok && with.SetDeadline(time.Now().Add(d)) == nil
-}
-
-// hasQueued says whether somebody has connected and is not accepted yet.
-func hasQueued(l net.Listener) bool {
-	c, ok := l.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := c.SyscallConn()
-	n := 0
-	if err == nil {
-		_ = raw.Control(func(fd uintptr) { n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) })
-	}
-	return n > 0
 }
 
 // Close stops accepting.

@@ -3,7 +3,6 @@ package soak
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,10 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sys/unix"
 
 	"github.com/keyward/keyward/bench/scenario"
+	"github.com/keyward/keyward/internal/pgtest"
 )
 
 // A fault is something that goes wrong for a while, and what it may cost.
@@ -133,8 +132,7 @@ func (f *field) hang(d time.Duration) error {
 	for try := 1; ; try++ {
 		err := f.db.Run(database, fmt.Sprintf(`BEGIN; LOCK TABLE org_credentials, row_versions, webhook_deliveries, webhook_seen, assistant_org_mapping, caller_tokens, audit_log
 			IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(%f); COMMIT`, d.Seconds()))
-		var pg *pgconn.PgError
-		if !errors.As(err, &pg) || pg.Code != "40P01" || try == most {
+		if !pgtest.IsDeadlock(err) || try == most {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-// Package peek looks at what has arrived on a socket without taking it.
+// Package peek looks at what has arrived on a socket, or at a listener, without taking it.
 package peek
 
 import (

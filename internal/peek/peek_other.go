@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Package peek looks at what has arrived on a socket without taking it.
+// Package peek looks at what has arrived on a socket, or at a listener, without taking it.
 package peek
 
 import (

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const user = "keyward"
@@ -95,6 +96,12 @@ func (s *Server) URL(database string) string {
 
 // Run runs statements in a database. Those that take long have a minute.
 func (s *Server) Run(database, statements string) error { return run(s.URL(database), statements) }
+
+// IsDeadlock says whether the server gave up what Run was to do because others had what it needs, and the other way round.
+func IsDeadlock(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "40P01"
+}
 
 // Halt stops the server as an operator would, for who is not a test. The data stays for Resume.
 func (s *Server) Halt() error { return s.stop("stop\n") }

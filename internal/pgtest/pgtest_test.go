@@ -93,3 +93,21 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	t.Cleanup(func() { _ = c.Close(context.Background()) })
 	return c
 }
+
+// TestDeadlocksAreTold: two that lock the same tables in another order, of which the server gives one up.
+func TestDeadlocksAreTold(t *testing.T) {
+	url := New(t)
+	if err := run(url, "CREATE TABLE one (x int); CREATE TABLE two (x int)"); err != nil {
+		t.Fatal(err)
+	}
+	const locked = "BEGIN; LOCK TABLE %s; SELECT pg_sleep(1); LOCK TABLE %s; COMMIT"
+	other := make(chan error, 1)
+	go func() { other <- run(url, fmt.Sprintf(locked, "two", "one")) }()
+	err := run(url, fmt.Sprintf(locked, "one", "two"))
+	if gaveUp := IsDeadlock(<-other); IsDeadlock(err) == gaveUp {
+		t.Errorf("%v, and the other one %v", err, gaveUp)
+	}
+	if IsDeadlock(run(url, "SELECT nonsense")) || IsDeadlock(nil) {
+		t.Error("another error, or none, is taken for one")
+	}
+}
