@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -66,7 +67,8 @@ max_client_conn = 500
 		_ = cmd.Wait()
 	})
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(filepath.Join(dir, ".s.PGSQL.5432")); err == nil {
+		if c, err := net.Dial("unix", filepath.Join(dir, ".s.PGSQL.5432")); err == nil { // the file is there before somebody listens
+			_ = c.Close()
 			break
 		}
 		if time.Since(began) > patience {
@@ -150,14 +152,22 @@ func TestTenantsThroughPgBouncer(t *testing.T) {
 	}
 }
 
-// Where LISTEN leads through PgBouncer, the feed knows that it hears nothing, and what a sidecar holds is confirmed with the store.
+// Where LISTEN leads through PgBouncer, the feed knows that it hears nothing, and what a sidecar holds is confirmed with the store. It is said
+// also of one that could not be reached before.
 func TestFeedThroughPgBouncer(t *testing.T) {
 	app, _, _ := tenants(t)
+	address := bouncer(t, app, 3)
+	u, err := url.Parse(address)
+	ok(t, err)
+	socket := filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432")
 	var log syncBuffer
-	d, err := Open(t.Context(), bouncer(t, app, 3), Options{Log: zerolog.New(&log)})
+	d, err := Open(t.Context(), address, Options{Log: zerolog.New(&log)})
 	ok(t, err)
 	defer func() { ok(t, d.Close()) }()
+	ok(t, os.Rename(socket, socket+".away"))
 	go func() { _ = d.Watch(t.Context(), func(Change) {}) }()
+	eventually(t, "it is said that the feed is down", func() bool { return strings.Contains(log.String(), "feed is down") })
+	ok(t, os.Rename(socket+".away", socket))
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if d.FeedLive() {
 			t.Fatal("a feed that hears nothing is live")

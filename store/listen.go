@@ -35,24 +35,25 @@ type listener struct {
 // listen feeds one watcher until ctx ends, connecting again after every loss.
 func (d *DB) listen(ctx context.Context, w *watcher) {
 	pause := minBackoff
-	for lost := false; ; {
+	for lost, deaf := false, false; ; { // what is in the log since it was live
 		l := &listener{d: d, w: w}
 		err := l.run(ctx, func() {
 			if lost {
 				d.log.Info().Msg("the store's change feed is live again")
 			}
-			lost, pause = false, minBackoff
+			lost, deaf, pause = false, false, minBackoff
 		})
 		w.beat.Store(dead)
 		if ctx.Err() != nil {
 			return
 		}
-		if !lost {
-			lost = true
+		isDeaf := errors.Is(err, errDeaf)
+		if !lost || isDeaf && !deaf { // which does not pass by itself, and so is said also behind what did
 			d.log.Warn().Err(err).Msg("the store's change feed is down; cached values are checked with the store before use")
 		}
+		lost, deaf = true, deaf || isDeaf
 		rest := pause
-		if errors.Is(err, errDeaf) {
+		if isDeaf {
 			rest = deafBackoff
 		}
 		select {
