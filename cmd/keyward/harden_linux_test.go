@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -86,6 +87,18 @@ func TestReleasesAreBuiltWithTheRuntimeSettings(t *testing.T) {
 	for _, want := range []string{"\nsettings=" + strings.Join(runtimeSettings, ",") + "\n", "-X runtime.godebugDefault=$settings -X main.builtWith=$settings"} {
 		if !bytes.Contains(script, []byte(want)) {
 			t.Errorf("tools/build.sh lacks %q", want)
+		}
+	}
+}
+
+// TestTheRuntimeReadsWhatTheLinkerSets: the name that the settings go by is the runtime's own, and the linker says nothing of one that is no more.
+func TestTheRuntimeReadsWhatTheLinkerSets(t *testing.T) {
+	t.Parallel()
+	for settings, want := range map[string]string{strings.Join(runtimeSettings, ","): "true", "": "false"} {
+		run := exec.Command("go", "run", "-ldflags", "-X runtime.godebugDefault="+settings, "./testdata/clobbered")
+		run.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := run.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("built with %q: %v: %s, want %s", settings, err, out, want)
 		}
 	}
 }
