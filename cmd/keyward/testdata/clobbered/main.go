@@ -3,31 +3,35 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 )
 
 const size = 1 << 10
 
-//go:noinline
-func leave() uintptr {
-	b := bytes.Repeat([]byte{0x5a}, size)
-	return uintptr(unsafe.Pointer(&b[0]))
-}
+// overwritten is what the runtime's clobberfree writes, word by word. Looking for what was there before would not tell: the runtime may
+// use the memory again.
+var overwritten = bytes.Repeat(binary.NativeEndian.AppendUint32(nil, 0xdeadbeef), 8)
 
 func main() {
+	var kept [][]byte // one for each that is left: they lie among one another, so that the memory stays the runtime's
 	var left []uintptr
-	for range 64 {
+	for range 256 {
+		kept = append(kept, make([]byte, size))
 		left = append(left, leave())
 	}
 	runtime.GC()
 	runtime.GC() // which ends the sweep of the one before
-	kept := 0
-	for _, at := range left {
-		if bytes.Contains(unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), size), bytes.Repeat([]byte{0x5a}, 32)) {
-			kept++
-		}
-	}
-	fmt.Println(kept < 8) // something else may lie in some of them by now
+	fmt.Println(slices.ContainsFunc(left, func(at uintptr) bool {
+		return bytes.Contains(unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), size), overwritten)
+	}))
+	runtime.KeepAlive(kept)
+}
+
+//go:noinline
+func leave() uintptr {
+	return uintptr(unsafe.Pointer(&bytes.Repeat([]byte{0x5a}, size)[0]))
 }
