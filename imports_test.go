@@ -85,7 +85,7 @@ var testsMayImport = map[string][]string{
 // oneHome are libraries that belong to one place: whoever else needs one of them, needs that place.
 var oneHome = map[string][]string{
 	"github.com/valyala/fasthttp":       {"proxy", "webhook", "bench", "cmd/keyward"},
-	"github.com/dgraph-io/ristretto/v2": {"cache"},
+	"github.com/dgraph-io/ristretto/v2": {"cache", "store"}, // the store: its Bloom filter
 	"github.com/jackc/pgx/v5":           {"store", "migrations", "legacy", "internal/pgtest"},
 	"github.com/ncruces/go-sqlite3":     {"store", "migrations", "legacy"},
 	"github.com/pressly/goose/v3":       {"store", "migrations"},

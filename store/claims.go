@@ -27,7 +27,8 @@ const ClaimLease = 2 * time.Second
 // does not wait for the disk: a row outlives the sidecar that wrote it, and need not outlive the server.
 //
 // On SQLite there is one sidecar, and claims are in its memory: they end with it. Only while one hands over to the next are there two; then
-// of two that deal with the same message at the same moment, the second finds out at its end.
+// of two that deal with the same message at the same moment, the second finds out at its end. While there is one it keeps what is confirmed
+// itself for a moment, too: keyLog.
 const (
 	// A key that ran out is as good as one never seen.
 	claimSeen = `INSERT INTO webhook_seen (key, until) VALUES ($1, $2)
@@ -112,8 +113,13 @@ func (d *DB) Unclaim(ctx context.Context, key string, until time.Time) error {
 
 // seen keeps the key of a delivery that is taken in, and says whether one of the same key was dealt with before.
 func (d *DB) seen(t *tx, key string, until time.Time) (duplicate bool, err error) {
-	if d.lite != nil && d.lite.claims.holds(key) {
-		return false, ErrConflict
+	if d.lite != nil {
+		switch {
+		case d.lite.claims.holds(key):
+			return false, ErrConflict
+		case d.lite.keyLog.told(key):
+			return true, nil
+		}
 	}
 	n, err := t.exec(claimSeen, []byte(key), micros(until), micros(t.now))
 	if n > 0 || err != nil || d.lite != nil {

@@ -59,8 +59,13 @@ func (d *DB) claimLite(ctx context.Context, key string) (Claim, error) {
 	if !d.lite.claims.take(key) {
 		return UnderWay, nil
 	}
-	until, err := d.lite.seen.until(ctx, d.r, key)
-	if err == nil && !until.After(time.Now()) {
+	var until time.Time
+	var err error
+	found := d.lite.keyLog.find(key)
+	if found == askSQLite {
+		until, err = d.lite.seen.until(ctx, d.r, key)
+	}
+	if err == nil && found != kept && !until.After(time.Now()) {
 		return Fresh, nil
 	}
 	d.lite.claims.drop(key)
@@ -129,10 +134,13 @@ func (k *keyReader) drop() {
 }
 
 func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (duplicate bool, err error) {
-	err = d.lite.confirms.join(ctx, &part{keep: func(k *keyWriter) (err error) {
-		duplicate, err = k.keep(key, until)
-		return err
-	}}, d.writeKeys)
+	done, duplicate, err := d.lite.keyLog.keep(key, until)
+	if !done {
+		err = d.lite.confirms.join(ctx, &part{keep: func(k *keyWriter) (err error) {
+			duplicate, err = k.keep(key, until)
+			return err
+		}}, d.writeKeys)
+	}
 	if err == nil {
 		d.lite.claims.drop(key)
 	}
@@ -168,6 +176,9 @@ func (d *DB) unclaimLite(ctx context.Context, key string, until time.Time) error
 	d.lite.claims.drop(key)
 	if until.IsZero() {
 		return nil // never confirmed: nothing was written
+	}
+	if done, err := d.lite.keyLog.forget(ctx, key, until); done || err != nil {
+		return err
 	}
 	return d.direct(ctx, func(k *keyWriter) error { return k.forget(key, until) })
 }

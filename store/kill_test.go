@@ -98,20 +98,7 @@ func runAndKill(t *testing.T, e engine, round int) (lines []string) {
 		url += "&application_name=" + childStore
 	}
 	cmd.Env = append(os.Environ(), childStore+"="+url, fmt.Sprintf("KEYWARD_TEST_ROUND=%d", round))
-	out, err := cmd.StdoutPipe()
-	ok(t, err)
-	ok(t, cmd.Start())
-	read := bufio.NewScanner(out)
-	var kill *time.Timer
-	for read.Scan() {
-		lines = append(lines, read.Text())
-		if kill == nil && len(lines) == 6 { // which a busy machine may take its time for
-			kill = time.AfterFunc(time.Duration(60+37*(round%8))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		}
-	}
-	if cmd.Wait() == nil || kill == nil {
-		t.Fatalf("the child ended by itself: %q", lines)
-	}
+	lines = linesUntilKilled(t, cmd, time.Duration(60+37*(round%8))*time.Millisecond)
 	if e.name == "postgres" { // the server goes on with what it was doing for it
 		d, err := Open(t.Context(), e.url, Options{})
 		ok(t, err)
@@ -121,6 +108,26 @@ func runAndKill(t *testing.T, e engine, round int) (lines []string) {
 			ok(t, d.r.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", childStore).Scan(&left))
 			return left == 0
 		})
+	}
+	return lines
+}
+
+// linesUntilKilled is what a child wrote before it was killed, some time after its first lines.
+func linesUntilKilled(t *testing.T, cmd *exec.Cmd, after time.Duration) (lines []string) {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	ok(t, err)
+	ok(t, cmd.Start())
+	read := bufio.NewScanner(out)
+	var kill *time.Timer
+	for read.Scan() {
+		lines = append(lines, read.Text())
+		if kill == nil && len(lines) == 6 { // which a busy machine may take its time for
+			kill = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		}
+	}
+	if cmd.Wait() == nil || kill == nil {
+		t.Fatalf("the child ended by itself: %q", lines)
 	}
 	return lines
 }

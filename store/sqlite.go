@@ -41,6 +41,7 @@ type lite struct {
 	claims   claims
 	seen     keyReader
 	confirms joint // what is confirmed at the same time
+	keyLog   keyLog
 }
 
 // openSQLite opens the file with one connection for writes and several for reads: in WAL mode neither waits for the other. SQLite's

@@ -16,6 +16,9 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 	if c.WebhookListen == "" {
 		return nil
 	}
+	if err := s.db.HoldKeys(ctx); err != nil {
+		return err
+	}
 	queue := webhook.NewQueue(webhook.QueueOptions{
 		Store: s.db, Keys: s.keys, Log: s.log, Tracer: s.shown.Tracer(), Attempts: c.WebhookAttempts, Backoff: c.WebhookBackoff, BackoffMax: c.WebhookBackoffMax,
 	})

@@ -1,0 +1,460 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Who answers messages on an SQLite file holds a lock on STORE.keys/alone: shared, if it tells SQLite of each key at once, or exclusively, if it
+// keeps them in its log. The lock next is held by whoever wants the first or to have it exclusively: one at a time, and whoever has the
+// log sees by it that somebody wants to join. It then gives SQLite what it has, and shares.
+//
+// The kernel gives the locks up with their process. What the log of one that was killed holds is taken over by the next to join, before
+// anybody else does.
+type keyKeeper struct {
+	d           *DB
+	l           *keyLog
+	dir         string
+	alone, next *os.File
+
+	joined bool // has the lock alone, shared or exclusively
+	mine   bool // exclusively
+	wants  bool // has the lock next
+	asked  time.Time
+
+	spare   *keyFile   // the other file of the log
+	rest    []keyUntil // of those that are moving
+	atOnce  int        // so many at once
+	left    []*keyFile // what somebody left, and is moving; emptied once SQLite has it
+	turned  time.Time  // when the files last took turns
+	failed  bool       // and it is in the log
+	filling sync.WaitGroup
+	stop    context.CancelFunc // ends filling; nil: it is not
+	filled  chan error         // how that ended
+}
+
+type keyUntil struct {
+	key   logKey
+	until int64
+}
+
+// joinPatience is what one has with who keeps keys by itself and does not let others join. Only tests change it.
+var joinPatience = 5 * time.Second
+
+const (
+	keepEvery  = 100 * time.Millisecond // how often is seen whether somebody wants to join
+	moveEvery  = 20 * time.Millisecond  // how often SQLite is given some keys, while there are any
+	turnEvery  = time.Second            // how long keys are kept before it is given them
+	aloneAfter = time.Second            // of being one of those who answer; and how often it is tried
+	moveAtOnce = 128                    // keys in a transaction at least: others wait for it
+	moveWithin = 50                     // steps
+)
+
+// HoldKeys has this process be one of those that answer messages on the store: to be called before the first. While it is the only one on
+// an SQLite file it keeps the keys itself, which is several times as fast; see keyLog. On PostgreSQL it does nothing.
+func (d *DB) HoldKeys(ctx context.Context) error {
+	if d.lite == nil {
+		return nil
+	}
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	if err := k.open(); err != nil {
+		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
+	}
+	if err := k.first(ctx); err != nil {
+		k.close()
+		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
+	}
+	d.feeds.Go(func() { k.run(d.closing) })
+	return nil
+}
+
+func (k *keyKeeper) open() (err error) {
+	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+		return err
+	}
+	if k.alone, err = os.OpenFile(filepath.Join(k.dir, "alone"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	k.next, err = os.OpenFile(filepath.Join(k.dir, "next"), os.O_RDWR|os.O_CREATE, 0o600)
+	return err
+}
+
+// first joins, or has read what there is to know by a log that somebody keeps who does not answer.
+func (k *keyKeeper) first(ctx context.Context) error {
+	for until := time.Now().Add(joinPatience); ; {
+		err := k.join()
+		switch {
+		case err != nil || k.joined:
+			return err
+		case time.Now().After(until):
+			k.d.log.Warn().Msg("another process keeps the keys of answered webhooks and does not let this one join; what it has written down is read")
+			return k.takeOver(false)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// join tries to be one of those who answer. Nobody keeps a log then.
+func (k *keyKeeper) join() (err error) {
+	if !k.wants {
+		if k.wants, err = lock(k.next, syscall.LOCK_EX); !k.wants {
+			return err
+		}
+	}
+	if k.joined, err = lock(k.alone, syscall.LOCK_SH); !k.joined {
+		return err // still wanted
+	}
+	k.asked = time.Now()
+	return k.takeOver(true)
+}
+
+// takeOver has the keys of a log that somebody left be known here and moved to SQLite. Until they are nobody else joins.
+func (k *keyKeeper) takeOver(left bool) error {
+	all := &keyFile{keys: map[logKey]int64{}}
+	var files []*keyFile
+	for _, name := range logNames {
+		f, err := openKeyFile(k.dir, name)
+		if err != nil {
+			closeAll(files)
+			return err
+		}
+		files = append(files, f)
+		for key, until := range f.keys {
+			all.keys[key] = until
+		}
+	}
+	if left {
+		k.left = files
+	} else {
+		closeAll(files)
+	}
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.move(all)
+	return nil
+}
+
+func closeAll(files []*keyFile) {
+	for _, f := range files {
+		_ = f.f.Close()
+	}
+}
+
+// move begins to give SQLite the keys of a file. The caller holds keyLog.mu.
+func (k *keyKeeper) move(f *keyFile) {
+	k.l.moving, k.l.moved = f, make(chan struct{})
+	k.rest = k.rest[:0]
+	for key, until := range f.keys {
+		k.rest = append(k.rest, keyUntil{key, until})
+	}
+	k.atOnce = max(moveAtOnce, len(k.rest)/moveWithin)
+	slices.SortFunc(k.rest, func(a, b keyUntil) int { return slices.Compare(a.key[:], b.key[:]) }) // neighbours share a page
+}
+
+// run keeps the log until ctx ends, and then gives SQLite what it has.
+func (k *keyKeeper) run(ctx context.Context) {
+	defer k.close()
+	for ctx.Err() == nil {
+		k.say(k.step(ctx))
+		every := keepEvery
+		if k.l.moving != nil {
+			every = moveEvery
+		}
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	k.say(k.moveAll(ctx))
+}
+
+// say logs when SQLite cannot be told any more, and when it can again. Nothing is lost meanwhile: the log has it.
+func (k *keyKeeper) say(err error) {
+	switch {
+	case err != nil && !k.failed && !errors.Is(err, context.Canceled):
+		k.d.log.Warn().Err(err).Msg("the keys of answered webhooks stay in their log; they will be moved to the store")
+		k.failed = true
+	case err == nil && k.failed:
+		k.d.log.Info().Msg("the keys of answered webhooks are moved to the store again")
+		k.failed = false
+	}
+}
+
+// step does what is due.
+func (k *keyKeeper) step(ctx context.Context) error {
+	if k.mine {
+		wanted, err := k.wanted()
+		if err != nil {
+			return err
+		}
+		if wanted {
+			return k.yield(ctx)
+		}
+	}
+	if err := k.moveSome(ctx); err != nil {
+		return err
+	}
+	switch {
+	case k.l.moving != nil:
+		return nil
+	case k.mine:
+		return k.keep(ctx)
+	case !k.joined:
+		return k.join()
+	}
+	return k.beAlone(ctx)
+}
+
+// wanted says whether somebody wants to join.
+func (k *keyKeeper) wanted() (bool, error) {
+	free, err := lock(k.next, syscall.LOCK_EX)
+	if err != nil || !free {
+		return err == nil, err
+	}
+	return false, unlock(k.next)
+}
+
+// beAlone tries to have the log.
+func (k *keyKeeper) beAlone(ctx context.Context) (err error) {
+	if time.Since(k.asked) < aloneAfter {
+		return nil
+	}
+	k.asked = time.Now()
+	if k.wants, err = lock(k.next, syscall.LOCK_EX); !k.wants {
+		return err
+	}
+	k.mine, err = lock(k.alone, syscall.LOCK_EX)
+	if !k.mine { // trying has cost the lock that there was (flock(2)); nobody else can have had it alone meanwhile
+		return errors.Join(err, k.share(), k.leave())
+	}
+	// Somebody else may have had it before, and been killed.
+	err = k.takeOver(true)
+	if err == nil {
+		err = k.moveAll(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, k.share())
+	}
+	return errors.Join(k.begin(ctx), k.leave())
+}
+
+// begin opens the log. It is in force once the filter is made.
+func (k *keyKeeper) begin(ctx context.Context) error {
+	var files [len(logNames)]*keyFile
+	for i, name := range logNames {
+		f, err := openKeyFile(k.dir, name)
+		if err != nil {
+			closeAll(files[:i])
+			return errors.Join(err, k.share())
+		}
+		files[i] = f
+	}
+	k.l.mu.Lock()
+	k.l.fresh = files[0]
+	k.l.mu.Unlock()
+	k.spare, k.turned = files[1], time.Now()
+	k.fill(ctx)
+	return nil
+}
+
+func (k *keyKeeper) fill(ctx context.Context) {
+	ctx, k.stop = context.WithCancel(ctx)
+	k.filling.Go(func() { k.filled <- k.d.fillFilter(ctx) })
+}
+
+// keep has the files take turns, and makes the filter anew when it is full.
+func (k *keyKeeper) keep(ctx context.Context) (err error) {
+	if k.stop != nil {
+		select {
+		case err = <-k.filled:
+			k.stop()
+			k.stop = nil
+		default:
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("reading which webhooks were answered: %w", err) // again at the next step
+	}
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if k.stop == nil && (k.l.filter.all == nil || k.l.filter.room <= 0) {
+		k.fill(ctx)
+	}
+	if k.l.fresh.next > 0 && time.Since(k.turned) >= turnEvery {
+		k.turn()
+	}
+	return nil
+}
+
+// turn has the files take turns. The caller holds keyLog.mu, and nothing is moving.
+func (k *keyKeeper) turn() {
+	f := k.l.fresh
+	k.l.fresh, k.spare, k.turned = k.spare, nil, time.Now()
+	k.move(f)
+}
+
+// yield gives SQLite all there is and shares the lock.
+func (k *keyKeeper) yield(ctx context.Context) error {
+	k.unfill()
+	k.l.mu.Lock()
+	k.l.on, k.l.filter = false, keyFilter{}
+	k.l.mu.Unlock()
+	if err := k.moveAll(ctx); err != nil {
+		return err // tried again at the next step
+	}
+	k.l.mu.Lock()
+	f := k.l.fresh
+	k.l.fresh = nil
+	k.l.mu.Unlock()
+	closeAll([]*keyFile{f, k.spare})
+	k.spare = nil
+	return k.share()
+}
+
+// share makes an exclusive lock a shared one, so that others can join.
+func (k *keyKeeper) share() (err error) {
+	k.mine, k.asked = false, time.Now()
+	k.joined, err = lock(k.alone, syscall.LOCK_SH)
+	return err
+}
+
+// leave lets the next one join.
+func (k *keyKeeper) leave() error {
+	k.wants = false
+	return unlock(k.next)
+}
+
+func (k *keyKeeper) unfill() {
+	if k.stop == nil {
+		return
+	}
+	k.stop()
+	k.filling.Wait()
+	<-k.filled
+	k.stop = nil
+}
+
+// moveAll gives SQLite all that is kept here.
+func (k *keyKeeper) moveAll(ctx context.Context) error {
+	for {
+		for k.l.moving != nil {
+			if err := k.moveSome(ctx); err != nil {
+				return err
+			}
+		}
+		k.l.mu.Lock()
+		more := k.l.fresh != nil && k.l.fresh.next > 0
+		if more {
+			k.turn()
+		}
+		k.l.mu.Unlock()
+		if !more {
+			return nil
+		}
+	}
+}
+
+// moveSome gives SQLite some of the keys that are moving, and empties their file when it has all.
+func (k *keyKeeper) moveSome(ctx context.Context) error {
+	f := k.l.moving // set by this goroutine alone
+	if f == nil {
+		return nil
+	}
+	if n := min(len(k.rest), k.atOnce); n > 0 {
+		some := k.rest[:n]
+		err := k.d.direct(ctx, func(w *keyWriter) error {
+			return w.whole(func() error {
+				for i := range some {
+					if _, err := w.keep(string(some[i].key[:]), time.UnixMicro(some[i].until)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+		if k.rest = k.rest[n:]; len(k.rest) > 0 {
+			return nil
+		}
+	}
+	return k.end(f)
+}
+
+// end is called when SQLite has what was moving.
+func (k *keyKeeper) end(f *keyFile) error {
+	for _, file := range append(slices.Clone(k.left), f) {
+		if file.f == nil {
+			continue
+		}
+		if err := file.empty(); err != nil {
+			return err
+		}
+	}
+	closeAll(k.left)
+	k.left = nil
+	k.l.mu.Lock()
+	k.l.moving = nil
+	close(k.l.moved)
+	k.l.mu.Unlock()
+	if f.f != nil {
+		f.keys, f.next = map[logKey]int64{}, 0
+		k.spare = f
+	}
+	if k.joined && k.wants && !k.mine {
+		return k.leave()
+	}
+	return nil
+}
+
+// close gives up the locks, with their files.
+func (k *keyKeeper) close() {
+	k.unfill()
+	k.l.mu.Lock()
+	k.l.on = false
+	files := append(slices.Clone(k.left), k.l.fresh, k.l.moving, k.spare)
+	k.l.mu.Unlock()
+	for _, f := range files {
+		if f != nil && f.f != nil {
+			_ = f.f.Close()
+		}
+	}
+	for _, f := range []*os.File{k.alone, k.next} {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// lock takes a lock without waiting, or makes one that there is another.
+func lock(f *os.File, how int) (ok bool, err error) {
+	for {
+		switch err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return false, nil
+		case !errors.Is(err, syscall.EINTR):
+			return false, fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+	}
+}
+
+func unlock(f *os.File) error {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_UN); err != nil {
+		return fmt.Errorf("unlocking %s: %w", f.Name(), err)
+	}
+	return nil
+}

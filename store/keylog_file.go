@@ -1,0 +1,80 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// A record of the log: the checksum of what follows, until when, the key.
+const recordSize = 4 + 8 + keySize
+
+// forgotten stands in the place of until: the key that was kept before is not any more.
+const forgotten = 0
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func putRecord(b *[recordSize]byte, k logKey, until int64) {
+	binary.LittleEndian.PutUint64(b[4:], uint64(until))
+	copy(b[12:], k[:])
+	binary.LittleEndian.PutUint32(b[:], crc32.Checksum(b[4:], castagnoli))
+}
+
+// readRecord: not whole: a process ended before it was written, or while it was; nobody was told that its key is kept.
+func readRecord(b *[recordSize]byte) (k logKey, until int64, whole bool) {
+	whole = binary.LittleEndian.Uint32(b[:]) == crc32.Checksum(b[4:], castagnoli)
+	copy(k[:], b[12:])
+	return k, int64(binary.LittleEndian.Uint64(b[4:])), whole
+}
+
+// logNames are the files of the log, which take turns.
+var logNames = [2]string{"0.log", "1.log"}
+
+// openKeyFile opens a file of the log with what it holds.
+func openKeyFile(dir, name string) (*keyFile, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	kf := &keyFile{f: f}
+	if kf.keys, err = readKeys(f); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return kf, nil
+}
+
+// readKeys reads the keys of a file that somebody may be writing to.
+func readKeys(f *os.File) (map[logKey]int64, error) {
+	keys := map[logKey]int64{}
+	all := io.NewSectionReader(f, 0, 1<<62)
+	var b [64 * recordSize]byte
+	for {
+		n, err := io.ReadFull(all, b[:])
+		for at := 0; at+recordSize <= n; at += recordSize {
+			k, until, whole := readRecord((*[recordSize]byte)(b[at : at+recordSize]))
+			switch {
+			case !whole:
+			case until == forgotten:
+				delete(keys, k)
+			default:
+				keys[k] = until
+			}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return keys, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// empty makes a file ready for the next keys, once SQLite has those that it held.
+func (f *keyFile) empty() error {
+	f.writes.Wait()
+	return f.f.Truncate(0)
+}
