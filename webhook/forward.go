@@ -139,7 +139,7 @@ var hopByHop = []string{
 // forwarded are the headers that the app gets: the sender's, less this hop's and what proves the sender to us and is a secret, and what
 // Keyward knows. Nothing from outside can stand in a Keyward header, in no spelling that an app could take for one.
 func (c *call) forwarded() []field {
-	var all []field
+	all := make([]field, 0, len(c.head.fields)+6)
 	for _, f := range c.head.fields {
 		if !c.drops(f.name) && !(c.traced && c.retraces(f.name)) {
 			all = append(all, f)
@@ -180,11 +180,14 @@ func (c *call) drops(name []byte) bool {
 
 // ask sends a message to the app and makes its answer ours.
 func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key string, until time.Time) *refusal {
-	deadline := c.start.Add(limit)
-	wait, cancelWait := context.WithDeadline(s.ctx, deadline)
-	defer cancelWait()
+	ctx, cancel := context.WithCancel(s.ctx)
+	a := &answer{c: c, cancel: cancel, idle: s.o.IdleTimeout}
+	a.timer = time.AfterFunc(time.Until(c.start.Add(limit)), func() { a.late.Store(true); cancel() })
 	var err error
-	c.claim, err = s.claims.take(wait, key, until)
+	c.claim, err = s.claims.take(ctx, key, until)
+	if c.claim == nil {
+		a.end()
+	}
 	switch {
 	case err != nil:
 		s.log.Error().Err(err).Str("request_id", c.id).Msg("recording a webhook; its sender is told to try again")
@@ -194,24 +197,14 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 		return refuseReplayed
 	}
 
-	ctx, cancel := context.WithCancel(s.ctx)
-	a := &answer{c: c, cancel: cancel, idle: s.o.IdleTimeout}
-	a.timer = time.AfterFunc(time.Until(deadline), func() { a.late.Store(true); cancel() })
+	c.asks()
 	req := (&http.Request{
-		Method: c.message.method, URL: route.to.url(c.message.rawQuery), Host: route.to.host, Header: http.Header{"User-Agent": nil},
+		Method: c.message.method, URL: route.to.url(c.message.rawQuery), Host: route.to.host, Header: c.header(),
 		Body: io.NopCloser(bytes.NewReader(c.message.body)), ContentLength: int64(len(c.message.body)),
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.message.body)), nil },
 	}).WithContext(ctx)
 	if len(c.message.body) == 0 {
 		req.Body, req.GetBody = http.NoBody, nil
-	}
-	c.asks()
-	for _, f := range c.forwarded() {
-		name := string(f.name) // as written: case is kept
-		if is(f.name, "user-agent") {
-			name = "User-Agent"
-		}
-		req.Header[name] = append(req.Header[name], string(f.value))
 	}
 	resp, err := s.targets.to(route.to).RoundTrip(req) //nolint:bodyclose // redirects are answers; the answer's body is closed where it has been sent, by a.end
 	if err != nil {
@@ -227,6 +220,27 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 		return refuseAppAnswer
 	}
 	return s.reply(c, a, resp)
+}
+
+// header is what the app is sent. c.asks has been called.
+func (c *call) header() http.Header {
+	all := c.forwarded()
+	h := make(http.Header, len(all)+1)
+	h["User-Agent"] = nil // else there is one of Go's
+	values := make([]string, len(all))
+	for i, f := range all {
+		name := string(f.name) // as written: case is kept
+		if is(f.name, "user-agent") {
+			name = "User-Agent"
+		}
+		values[i] = string(f.value)
+		if one := values[i : i+1 : i+1]; len(h[name]) == 0 {
+			h[name] = one
+		} else {
+			h[name] = append(h[name], one...)
+		}
+	}
+	return h
 }
 
 // maxWhole is how much of an answer is waited for before it goes back, so that a slow or broken one can still be told by its status.
