@@ -1,8 +1,8 @@
 package torture
 
 import (
-	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -168,22 +168,56 @@ func TestKilledWhileAsking(t *testing.T) {
 	}
 }
 
-// A delivery that was acknowledged is in SQLite's file whatever kills the sidecar; that which was not is welcome.
+// A delivery that was acknowledged is known whatever kills the sidecar, also while it keeps what was answered in a log of its own, as one that
+// has been alone for a while does; that which was not is welcome.
 func TestWebhookReplaysOnSQLite(t *testing.T) {
 	app := newHookApp(t)
 	orgs, routes := hookOrgs(app.url)
-	s := newHookSidecar(t, "", app.url, "--config", inFile(t, routes), "--store", "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"))
-	for i, o := range orgs {
-		o.put(s.sidecar)
-		k := o.next(i)
+	path := filepath.Join(memdir.New(t), "keyward.db")
+	s := newHookSidecar(t, "", app.url, "--config", inFile(t, routes), "--store", "sqlite:"+path)
+	var known []hook
+	send := func(o hookOrg) {
+		t.Helper()
+		k := o.next(len(known))
 		if r := sendHook(s.address, k); !o.taken(r) {
 			t.Fatalf("%s: %s", o.org, r)
 		}
-		s.kill()
-		s.start()
+		known = append(known, k)
+	}
+	refused := func(o hookOrg, k hook) {
+		t.Helper()
 		if r := sendHook(s.address, k); !o.refused(r) {
 			t.Errorf("%s: a copy after kill -9: %s", o.org, r)
 		}
 	}
-	row(t, "replays after kill -9 at the moment of the answer, SQLite: none accepted", "%s", fmt.Sprint(len(orgs), " deliveries"))
+	for _, o := range orgs {
+		o.put(s.sidecar)
+		send(o)
+		s.kill()
+		s.start()
+		refused(o, known[len(known)-1])
+	}
+	logged := func() (bytes int64) {
+		for _, name := range []string{"0.log", "1.log"} {
+			if st, err := os.Stat(filepath.Join(path+".keys", name)); err == nil {
+				bytes += st.Size()
+			}
+		}
+		return bytes
+	}
+	soon(t, time.Minute, "it keeps what was answered in its log", func() bool {
+		for _, o := range orgs {
+			send(o)
+		}
+		return logged() > 0
+	})
+	s.kill()
+	if logged() == 0 {
+		t.Error("it was killed when its log was empty")
+	}
+	s.start()
+	for i, k := range known {
+		refused(orgs[i%len(orgs)], k)
+	}
+	row(t, "replays after kill -9 at the moment of the answer, SQLite: none accepted", "%d deliveries", len(known))
 }
