@@ -149,7 +149,7 @@ func (d *DB) once(ctx context.Context, run func(context.Context) error) error {
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err := run(bounded)
-		again := err != nil && (deadlocked(err) || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn))
+		again := err != nil && (deadlocked(err) || outdated(err) || pgconn.SafeToRetry(err) || errors.Is(err, driver.ErrBadConn))
 		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !again {
 			return failure(ctx, bounded, err)
 		}

@@ -181,7 +181,7 @@ func (d *DB) read(ctx context.Context, limit time.Duration, ask func(context.Con
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err := ask(bounded)
-		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !connectionLost(err) {
+		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !connectionLost(err) && !outdated(err) {
 			return counted(&d.stats.Reads, &d.stats.ReadsUnavailable, failure(ctx, bounded, err))
 		}
 	}
@@ -258,7 +258,7 @@ func (d *DB) writeAs(ctx context.Context, relaxed bool, change func(*tx) error) 
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		begun, err := d.writeOnce(bounded, relaxed, change)
-		again := deadlocked(err) || !begun && connectionLost(err)
+		again := deadlocked(err) || outdated(err) || !begun && connectionLost(err)
 		if err == nil || attempt == maxAttempts || bounded.Err() != nil || !again {
 			return counted(&d.stats.Writes, &d.stats.WritesUnavailable, failure(ctx, bounded, err))
 		}

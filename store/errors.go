@@ -86,6 +86,13 @@ func deadlocked(err error) bool {
 	return errors.As(err, &refused) && (refused.Code == "40P01" || refused.Code == "40001")
 }
 
+// outdated says whether a statement that PostgreSQL was told before is not what it was, and has not run: the schema has changed, or what names it
+// is gone. It is told again the next time.
+func outdated(err error) bool {
+	var refused *pgconn.PgError
+	return errors.As(err, &refused) && (refused.Code == "26000" || refused.Code == "0A000" && refused.Routine == "RevalidateCachedQuery")
+}
+
 func lacksSchema(err error) bool {
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {

@@ -35,9 +35,9 @@ func (d *DB) openPostgres(url string) error {
 		// The error quotes the URL.
 		return errors.New("the URL cannot be read: it must be like postgres://user@host:5432/database, other characters in a password percent-encoded")
 	}
-	// Statements are described once and then sent whole each time: works behind a transaction pooler, where named ones would be lost.
+	// Statements are described once and then sent whole each time: works behind a transaction pooler, where named ones would be lost. Where
+	// there is none, tenantConn names them.
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	config.StatementCacheCapacity = 0
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTimeout
 	}
@@ -155,7 +155,8 @@ func (g *gate) connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tenantConn{Conn: c.(*stdlib.Conn)}, nil
+	std := c.(*stdlib.Conn)
+	return &tenantConn{Conn: std, named: mayName(ctx, std.Conn())}, nil
 }
 
 // tryAgain makes one attempt for whoever comes next.

@@ -55,6 +55,7 @@ func beginFor(org string) pgx.TxOptions {
 // A tenantConn is a connection whose transactions name the org that their context is for.
 type tenantConn struct {
 	*stdlib.Conn
+	named  bool // statements have names: the server reads and plans each once, and not every time
 	within bool // a transaction is under way
 }
 
@@ -87,6 +88,9 @@ func (c *tenantConn) begin(ctx context.Context, org string) (*tenantTx, error) {
 // QueryContext runs a statement outside of any transaction in one that has named its org.
 func (c *tenantConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	org := tenantOf(ctx)
+	if c.named {
+		args = named(args)
+	}
 	if org == "" || c.within {
 		return c.Conn.QueryContext(ctx, query, args)
 	}
@@ -105,6 +109,9 @@ func (c *tenantConn) QueryContext(ctx context.Context, query string, args []driv
 // ExecContext is QueryContext for a statement without rows.
 func (c *tenantConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	org := tenantOf(ctx)
+	if c.named {
+		args = named(args)
+	}
 	if org == "" || c.within {
 		return c.Conn.ExecContext(ctx, query, args)
 	}
@@ -118,6 +125,22 @@ func (c *tenantConn) ExecContext(ctx context.Context, query string, args []drive
 		return nil, err
 	}
 	return r, tx.Commit()
+}
+
+// named are the arguments of a statement that is to have a name.
+func named(args []driver.NamedValue) []driver.NamedValue {
+	return append([]driver.NamedValue{{Value: pgx.QueryExecModeCacheStatement}}, args...)
+}
+
+// mayName says whether statements may have names, which the URL can forbid (statement_cache_capacity=0): the connection leads to the server itself,
+// where they stay. A pooler gives each of its clients a process number of its own making, to cancel by.
+func mayName(ctx context.Context, c *pgx.Conn) bool {
+	if c.Config().StatementCacheCapacity == 0 {
+		return false
+	}
+	var pid uint32
+	err := c.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
+	return err == nil && pid == c.PgConn().PID()
 }
 
 type tenantTx struct {
