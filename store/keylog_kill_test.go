@@ -16,6 +16,7 @@ func TestKeysOutliveAKill(t *testing.T) {
 		answerUntilKilled(t, url)
 		return
 	}
+	t.Parallel()
 	rounds := 4
 	if long() {
 		rounds = 100
