@@ -18,6 +18,9 @@ type keyFilter struct {
 // leastKeys is how many there is room for at least: in 128 KiB. Only tests change it.
 var leastKeys = 1 << 16
 
+// keysAtOnce is how many are read at once to make it. Only tests change it.
+var keysAtOnce = 2000
+
 // mistaken is the share of the keys that SQLite does not have of which it is asked all the same.
 const mistaken = 0.01
 
@@ -39,7 +42,7 @@ func (f *keyFilter) add(key string) {
 }
 
 const (
-	seenKeys  = "SELECT key FROM webhook_seen WHERE key > $1 ORDER BY key LIMIT 2000"
+	seenKeys  = "SELECT key FROM webhook_seen WHERE key > $1 ORDER BY key LIMIT $2"
 	countSeen = "SELECT count(*) FROM webhook_seen"
 )
 
@@ -93,7 +96,7 @@ func (d *DB) seenKeys(ctx context.Context, after []byte) (keys [][]byte, err err
 			err := rows.Scan(&key)
 			keys = append(keys, key)
 			return err
-		}, seenKeys, after)
+		}, seenKeys, after, keysAtOnce)
 	})
 	return keys, err
 }

@@ -203,9 +203,9 @@ func TestKeysOfOneThatHangsAreRead(t *testing.T) {
 
 // No key is missed, also while the filter is made anew because it is full.
 func TestKeyFilterMissesNone(t *testing.T) {
-	before := leastKeys
-	leastKeys = 500
-	t.Cleanup(func() { leastKeys = before })
+	least, atOnce := leastKeys, keysAtOnce
+	leastKeys, keysAtOnce = 500, 20 // which takes a while
+	t.Cleanup(func() { leastKeys, keysAtOnce = least, atOnce })
 	d, url := newAlone(t)
 	until := time.Now().Add(time.Hour)
 	const keys = 3000
