@@ -87,9 +87,6 @@ func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, dupli
 	defer l.mu.Unlock()
 	found := l.look(key)
 	if found != unheard || len(l.fresh.keys) >= maxFresh {
-		if found != kept {
-			l.filter.add(key)
-		}
 		return nil, 0, found == kept
 	}
 	l.filter.add(key)
@@ -98,7 +95,7 @@ func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, dupli
 	return f, f.reserve(), false
 }
 
-// told notes that SQLite is about to get a key, and says whether it is kept here.
+// told notes that SQLite is about to get a key, and says whether it is kept here. Its caller has the connection for writes: fillFilter says why.
 func (l *keyLog) told(key string) (duplicate bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -59,7 +59,18 @@ func (d *DB) fillFilter(ctx context.Context) error {
 	next := z.NewBloomFilter(float64(size), mistaken)
 	l.mu.Lock()
 	l.filter.next, l.filter.room = next, size-n
+	for _, f := range []*keyFile{l.fresh, l.moving} { // SQLite may get these when their place has been read
+		if f != nil {
+			for k := range f.keys {
+				next.Add(k.hash())
+			}
+		}
+	}
 	l.mu.Unlock()
+	// So may it others that were put into the filter of before. Who does that has the connection for writes until SQLite has the key.
+	if err := d.direct(ctx, func(*keyWriter) error { return nil }); err != nil {
+		return err
+	}
 	for after := []byte{}; ; {
 		begun := time.Now()
 		keys, err := d.seenKeys(ctx, after)

@@ -201,6 +201,13 @@ func TestKeysOfOneThatHangsAreRead(t *testing.T) {
 	ok(t, f.f.Close())
 }
 
+// isFilling says whether the filter is being made anew.
+func (d *DB) isFilling() bool {
+	d.lite.keyLog.mu.Lock()
+	defer d.lite.keyLog.mu.Unlock()
+	return d.lite.keyLog.filter.all != nil && d.lite.keyLog.filter.next != nil
+}
+
 // No key is missed, also while the filter is made anew because it is full.
 func TestKeyFilterMissesNone(t *testing.T) {
 	least, atOnce := leastKeys, keysAtOnce
@@ -208,14 +215,20 @@ func TestKeyFilterMissesNone(t *testing.T) {
 	t.Cleanup(func() { leastKeys, keysAtOnce = least, atOnce })
 	d, url := newAlone(t)
 	until := time.Now().Add(time.Hour)
-	const keys = 3000
-	for i := range keys {
-		confirms(t, d, seenKey(i), until)
-		if i%10 == 0 {
-			time.Sleep(time.Millisecond)
+	keys, during := 0, 0 // while it is made anew
+	for ; during < 300; keys++ {
+		if d.isFilling() {
+			during++
 		}
-		if back := seenKey(i / 2); d.lite.keyLog.find(back) == unheard {
-			t.Fatalf("%d of %d is unheard of", i/2, i)
+		confirms(t, d, seenKey(keys), until)
+		if keys%10 == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if back := seenKey(keys / 2); d.lite.keyLog.find(back) == unheard {
+			t.Fatalf("%d of %d is unheard of", keys/2, keys)
+		}
+		if keys > 1e6 {
+			t.Fatal("the filter is not made anew")
 		}
 	}
 	eventually(t, "SQLite has all", func() bool { return inSQLite(t, d, seenKey(keys-1)) })
@@ -239,6 +252,38 @@ func TestKeyFilterMissesNone(t *testing.T) {
 	eventually(t, "it is alone", again.isAlone)
 	for i := range keys {
 		claimFinds(t, again, seenKey(i), Seen)
+	}
+}
+
+// A key that is on its way to SQLite when the filter begins to be made anew is in it.
+func TestKeyFilterWaitsForWhoWrites(t *testing.T) {
+	t.Parallel()
+	d, _ := newAlone(t)
+	key := seenKey("on its way")
+	writing, goOn := make(chan struct{}), make(chan struct{})
+	var both sync.WaitGroup
+	both.Go(func() {
+		err := d.write(context.Background(), func(tx *tx) error {
+			_, err := d.seen(tx, key, time.Now().Add(time.Hour))
+			close(writing)
+			<-goOn
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-writing
+	both.Go(func() {
+		if err := d.fillFilter(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	time.Sleep(200 * time.Millisecond)
+	close(goOn)
+	both.Wait()
+	if d.lite.keyLog.find(key) == unheard {
+		t.Error("it is unheard of")
 	}
 }
 
