@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/standin"
 	"github.com/keyward/keyward/store"
 )
@@ -108,7 +108,7 @@ func TestStormOnOneAssistant(t *testing.T) {
 	}
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
-			w := newWorld(t, pgtest.New(t), "acme")
+			w := newWorld(t, storetest.Postgres(t), "acme")
 			w.weather()
 			sidecars := []*mortal{w.mortal(0.3), w.mortal(0.3)}
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
@@ -142,7 +142,7 @@ func TestStormOnManyAssistants(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprintf("org-%02d", i)
 	}
-	w := newWorld(t, pgtest.New(t), names...)
+	w := newWorld(t, storetest.Postgres(t), names...)
 	w.weather()
 	sidecars := []*mortal{w.mortal(0.1), w.mortal(0.1)}
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
