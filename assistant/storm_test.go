@@ -102,12 +102,14 @@ func (w *world) weather() {
 
 // Two hundred who ask at once, through two sidecars that die on one store, of a Vapi that fails at random: one assistant, mapped right.
 func TestStormOnOneAssistant(t *testing.T) {
+	t.Parallel() // as its rounds: a storm waits most of its time, for what the dead have claimed
 	rounds := 3
 	if os.Getenv("KEYWARD_TORTURE") != "" {
 		rounds = 50
 	}
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, storetest.Postgres(t), "acme")
 			w.weather()
 			sidecars := []*mortal{w.mortal(0.3), w.mortal(0.3)}
@@ -137,6 +139,7 @@ func TestStormOnOneAssistant(t *testing.T) {
 
 // Every org's every role, while configurations change: exactly two assistants for each org.
 func TestStormOnManyAssistants(t *testing.T) {
+	t.Parallel()
 	const orgs, askers = 12, 4
 	names := make([]string, orgs)
 	for i := range names {
