@@ -19,7 +19,7 @@ import (
 	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/internal/canary"
 	"github.com/keyward/keyward/internal/memdir"
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 )
@@ -49,7 +49,7 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 }
 func (l *logBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
-func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
+var sqliteURL = storetest.SQLite
 
 // newServer runs the API; change may alter the options.
 func newServer(t testing.TB, url string, change ...func(*Options)) *server {
@@ -226,7 +226,7 @@ const acmeTwilio = "/api/orgs/acme/integrations/twilio"
 // engines runs a test on both stores.
 func engines(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, sqliteURL(t)) })
-	t.Run("postgres", func(t *testing.T) { test(t, pgtest.New(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, storetest.Postgres(t)) })
 }
 
 // nothingLocal switches nothing off.

@@ -17,8 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/internal/memdir"
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -107,7 +106,7 @@ func FuzzNoRequestEndsIn500(f *testing.F) {
 	f.Add("PUT", acmeTwilio, twilioBody(twilioSID, twilioToken), "")
 	f.Add("GET", "/api/audit?since=2026-01-01T00:00:00Z&tail=5&format=jsonl", "", "Accept: application/x-ndjson")
 	f.Add("PATCH", acmeInbound, `{"config":{"a":{"b":null}},"name":null}`, "If-None-Match: *")
-	r := newRawAPI(f, "sqlite:"+memdir.New(f)+"/keyward.db")
+	r := newRawAPI(f, storetest.SQLite(f))
 	f.Fuzz(func(t *testing.T, method, target, body, header string) {
 		if strings.ContainsAny(header, "\r\n\x00") {
 			return
@@ -124,8 +123,8 @@ func TestGeneratedRequestsEndInNo500(t *testing.T) {
 		n = 1000
 	}
 	for engine, url := range map[string]func(testing.TB) string{
-		"sqlite":   func(t testing.TB) string { return "sqlite:" + memdir.New(t) + "/keyward.db" },
-		"postgres": pgtest.New,
+		"sqlite":   storetest.SQLite,
+		"postgres": storetest.Postgres,
 	} {
 		t.Run(engine, func(t *testing.T) {
 			r := newRawAPI(t, url(t))
@@ -158,7 +157,7 @@ func generated(n int) int {
 // A token that is bound to an org changes and sees nothing of another, whatever it asks for.
 func TestGeneratedRequestsOfAnOrgBoundTokenStayInside(t *testing.T) {
 	const mark = "MARKED"
-	r := newRawAPI(t, "sqlite:"+memdir.New(t)+"/keyward.db")
+	r := newRawAPI(t, storetest.SQLite(t))
 	g := generator{rand.New(rand.NewPCG(3, 4)), samples(t), func() []string { return r.states }}
 	r.ask("PUT", "/api/orgs/globex/integrations/twilio", `{"credentials":{"account_sid":"AC0123456789abcdef0123456789abcdef","auth_token":"`+twilioToken+`","webhook_url":"https://`+mark+`.example/x"}}`)
 	r.ask("PUT", "/api/orgs/globex/agents/inbound", `{"name":"`+mark+`","config":{}}`)

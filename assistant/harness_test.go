@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,8 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/internal/memdir"
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/standin"
@@ -201,11 +199,11 @@ func isError(err error, status int, code string) bool {
 	return errors.As(err, &e) && e.Status == status && e.Code == code
 }
 
-func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
+var sqliteURL = storetest.SQLite
 
 func engines(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, sqliteURL(t)) })
-	t.Run("postgres", func(t *testing.T) { test(t, pgtest.New(t)) })
+	t.Run("postgres", func(t *testing.T) { test(t, storetest.Postgres(t)) })
 }
 
 // late has the first POST given up, and come to Vapi when arrive is called, which returns when it was done.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/standin"
 	"github.com/keyward/keyward/store"
 )
@@ -102,13 +102,15 @@ func (w *world) weather() {
 
 // Two hundred who ask at once, through two sidecars that die on one store, of a Vapi that fails at random: one assistant, mapped right.
 func TestStormOnOneAssistant(t *testing.T) {
+	t.Parallel() // as its rounds: a storm waits most of its time, for what the dead have claimed
 	rounds := 3
 	if os.Getenv("KEYWARD_TORTURE") != "" {
 		rounds = 50
 	}
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
-			w := newWorld(t, pgtest.New(t), "acme")
+			t.Parallel()
+			w := newWorld(t, storetest.Postgres(t), "acme")
 			w.weather()
 			sidecars := []*mortal{w.mortal(0.3), w.mortal(0.3)}
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
@@ -137,12 +139,13 @@ func TestStormOnOneAssistant(t *testing.T) {
 
 // Every org's every role, while configurations change: exactly two assistants for each org.
 func TestStormOnManyAssistants(t *testing.T) {
+	t.Parallel()
 	const orgs, askers = 12, 4
 	names := make([]string, orgs)
 	for i := range names {
 		names[i] = fmt.Sprintf("org-%02d", i)
 	}
-	w := newWorld(t, pgtest.New(t), names...)
+	w := newWorld(t, storetest.Postgres(t), names...)
 	w.weather()
 	sidecars := []*mortal{w.mortal(0.1), w.mortal(0.1)}
 	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)

@@ -11,7 +11,6 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -24,7 +23,7 @@ import (
 	"github.com/keyward/keyward/caller"
 	"github.com/keyward/keyward/console"
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/internal/memdir"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 )
@@ -56,7 +55,7 @@ func newServer(t *testing.T) *server {
 	ctx := context.Background()
 	s := &server{t: t, stop: make(chan struct{}), log: &syncBuffer{}}
 	log := zerolog.New(s.log)
-	db, err := store.Open(ctx, "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"), store.Options{Log: log})
+	db, err := store.Open(ctx, storetest.SQLite(t), store.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,15 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/rs/zerolog"
 
-	"github.com/keyward/keyward/internal/memdir"
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -49,11 +47,11 @@ func newKeeper(t testing.TB, url string) *Keeper {
 	return &Keeper{DB: db, Keys: seal.Generate()}
 }
 
-func sqliteURL(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
+var sqliteURL = storetest.SQLite
 
 func engines(t *testing.T, test func(t *testing.T, k *Keeper)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, newKeeper(t, sqliteURL(t))) })
-	t.Run("postgres", func(t *testing.T) { test(t, newKeeper(t, pgtest.New(t))) })
+	t.Run("postgres", func(t *testing.T) { test(t, newKeeper(t, storetest.Postgres(t))) })
 }
 
 // sealed is a row that no store has seen.

@@ -1,11 +1,10 @@
 package proxy
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/keyward/keyward/caller"
-	"github.com/keyward/keyward/internal/memdir"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/store"
 )
 
@@ -20,7 +19,7 @@ type usedWorld struct {
 
 func newUsedWorld(t *testing.T, to string, change ...func(*Options)) *usedWorld {
 	t.Helper()
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(memdir.New(t), "keyward.db"), store.Options{})
+	db, err := store.Open(t.Context(), storetest.SQLite(t), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,11 +88,24 @@ var engines = []struct {
 	name       string
 	url, blank func(testing.TB) string
 }{
-	{"sqlite", newFile, newFile},
+	{"sqlite", func(t testing.TB) string { return inFolder(migratedFolder(t)) }, newFile},
 	{"postgres", func(t testing.TB) string { app, _, _ := tenants(t); return app }, pgtest.New},
 }
 
-func newFile(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") }
+func newFile(t testing.TB) string { return inFolder(memdir.New(t)) }
+
+func inFolder(dir string) string { return "sqlite:" + filepath.Join(dir, "keyward.db") }
+
+// What most tests begin with is migrated once for each engine; this package cannot take it from internal/storetest, which imports it.
+var migratedFolder = memdir.Filled(func(t testing.TB, dir string) { migrate(t, inFolder(dir)) })
+
+func migrate(t testing.TB, url string) {
+	t.Helper()
+	d, err := Open(context.Background(), url, Options{})
+	ok(t, err)
+	_, err = d.MigrateUp(context.Background())
+	ok(t, errors.Join(err, d.Close()))
+}
 
 // owns is the store as the owner of its tables has it.
 func (e engine) owns(t testing.TB) *DB {

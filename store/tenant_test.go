@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -37,8 +36,6 @@ func root(t testing.TB, address string, statements ...string) {
 	}
 }
 
-var makeRoles sync.Mutex
-
 const rolesOf = `DO $$ BEGIN
 	IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'keyward_app') THEN
 		CREATE ROLE keyward_owner LOGIN;
@@ -46,23 +43,21 @@ const rolesOf = `DO $$ BEGIN
 	END IF;
 END $$`
 
+// Who owns a database is not copied with it.
+const ownedByOwner = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO keyward_owner', current_database()); END $$"
+
+var tenantDatabase = pgtest.Filled(func(t testing.TB, super string) {
+	root(t, super, rolesOf, ownedByOwner)
+	migrate(t, as(t, super, "keyward_owner"))
+})
+
 // tenants makes a store as docs/reference/store.md says: keyward_owner migrates it, keyward_app uses it. It returns both URLs, and the
 // superuser's.
 func tenants(t testing.TB) (app, owner, super string) {
 	t.Helper()
-	super = pgtest.New(t)
-	makeRoles.Lock()
-	root(t, super, rolesOf)
-	makeRoles.Unlock()
-	root(t, super, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO keyward_owner', current_database()); END $$")
-	owner = as(t, super, "keyward_owner")
-	d, err := Open(context.Background(), owner, Options{})
-	ok(t, err)
-	defer func() { ok(t, d.Close()) }()
-	if _, err := d.MigrateUp(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	return as(t, super, "keyward_app"), owner, super
+	super = tenantDatabase(t)
+	root(t, super, ownedByOwner)
+	return as(t, super, "keyward_app"), as(t, super, "keyward_owner"), super
 }
 
 // asTenant runs a query in a transaction that has named org (empty: none), and returns its rows' first columns.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +19,7 @@ import (
 
 	"github.com/keyward/keyward/cache"
 	"github.com/keyward/keyward/credential"
-	"github.com/keyward/keyward/internal/memdir"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -124,7 +123,7 @@ const (
 func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
 	w := &world{t: t, app: newApp(t), log: &lockedBuffer{}, now: time.Now()}
-	db, err := store.Open(context.Background(), "sqlite:"+filepath.Join(memdir.New(t), "w.db"), store.Options{Log: zerolog.Nop()})
+	db, err := store.Open(context.Background(), storetest.SQLite(t), store.Options{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -13,15 +12,14 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/keyward/keyward/internal/memdir"
-	"github.com/keyward/keyward/internal/pgtest"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/store"
 )
 
 // stores are what the queue is tested on.
 var stores = map[string]func(testing.TB) string{
-	"sqlite":   func(t testing.TB) string { return "sqlite:" + filepath.Join(memdir.New(t), "keyward.db") },
-	"postgres": pgtest.New,
+	"sqlite":   storetest.SQLite,
+	"postgres": storetest.Postgres,
 }
 
 func openStore(t testing.TB, url string) *store.DB {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/keyward/keyward/admin"
 	"github.com/keyward/keyward/credential"
+	"github.com/keyward/keyward/internal/storetest"
 	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
@@ -36,7 +37,7 @@ func newRig(t *testing.T, checks ...admin.Check) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "keyward.db"), store.Options{Log: zerolog.Nop()})
+	db, err := store.Open(t.Context(), storetest.SQLite(t), store.Options{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ package memdir
 
 import (
 	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -20,4 +22,43 @@ func New(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
+}
+
+// Filled is New for folders that all begin with the same files: what takes long to make is made once in a process, by the first test that asks,
+// and copied.
+func Filled(fill func(t testing.TB, dir string)) func(testing.TB) string {
+	var mu sync.Mutex
+	var model map[string][]byte
+	return func(t testing.TB) string {
+		t.Helper()
+		mu.Lock()
+		defer mu.Unlock()
+		if model == nil {
+			dir := New(t)
+			fill(t, dir)
+			model = files(t, dir)
+		}
+		dir := New(t)
+		for name, content := range model {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+}
+
+func files(t testing.TB, dir string) map[string][]byte {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]byte{}
+	for _, e := range entries {
+		if all[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }

@@ -35,12 +35,39 @@ var databases atomic.Int64
 // New returns the URL of a new, empty database, which is dropped when the test ends.
 func New(t testing.TB) string {
 	t.Helper()
+	return ofShared(t).New(t)
+}
+
+// Filled is New for databases that all begin with the same in them: what takes long to fill is filled once in a process, by the first test that
+// asks, and copied. When fill returns, nobody may be connected any more.
+func Filled(fill func(t testing.TB, url string)) func(testing.TB) string {
+	var mu sync.Mutex
+	model := ""
+	return func(t testing.TB) string {
+		t.Helper()
+		s := ofShared(t)
+		mu.Lock()
+		defer mu.Unlock()
+		if model == "" {
+			name := fmt.Sprintf("model_%d", databases.Add(1))
+			if err := s.copyOf("template1", name); err != nil {
+				t.Fatalf("creating a database: %v", err)
+			}
+			fill(t, s.URL(name))
+			model = name
+		}
+		return s.newOf(t, model)
+	}
+}
+
+func ofShared(t testing.TB) *Server {
+	t.Helper()
 	skip(t)
 	s, err := shared()
 	if err != nil {
 		t.Fatalf("starting PostgreSQL: %v", err)
 	}
-	return s.New(t)
+	return s
 }
 
 // A Server is a cluster of a test's own.
@@ -115,8 +142,13 @@ func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") 
 // New returns the URL of a new, empty database of the cluster, which is dropped when the test ends.
 func (s *Server) New(t testing.TB) string {
 	t.Helper()
+	return s.newOf(t, "template1")
+}
+
+func (s *Server) newOf(t testing.TB, model string) string {
+	t.Helper()
 	name := fmt.Sprintf("test_%d", databases.Add(1))
-	if err := s.exec("CREATE DATABASE " + name); err != nil {
+	if err := s.copyOf(model, name); err != nil {
 		t.Fatalf("creating a database: %v", err)
 	}
 	t.Cleanup(func() {
@@ -128,6 +160,18 @@ func (s *Server) New(t testing.TB) string {
 		}
 	})
 	return s.URL(name)
+}
+
+// copyOf copies the model's files, which takes half as long as what PostgreSQL does from 15 on unless told otherwise: every block through
+// the log. Before 15 it knows nothing else, nor the word.
+func (s *Server) copyOf(model, name string) error {
+	create := "CREATE DATABASE " + name + " TEMPLATE " + model
+	err := s.exec(create + " STRATEGY file_copy")
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "42601" { // a syntax error
+		err = s.exec(create)
+	}
+	return err
 }
 
 func (s *Server) exec(statement string) error { return run(s.URL("postgres"), statement) }
