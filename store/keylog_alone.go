@@ -341,7 +341,7 @@ func (k *keyKeeper) unfill() {
 	}
 	k.stop()
 	k.filling.Wait()
-	<-k.filled
+	_ = <-k.filled
 	k.stop = nil
 }
 
