@@ -341,8 +341,7 @@ func (k *keyKeeper) unfill() {
 	}
 	k.stop()
 	k.filling.Wait()
-	_ = <-k.filled
-	k.stop = nil
+	k.stop, k.filled = nil, make(chan error, 1)
 }
 
 // moveAll gives SQLite all that is kept here.
