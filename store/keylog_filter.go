@@ -56,6 +56,13 @@ func (d *DB) fillFilter(ctx context.Context) error {
 	next := z.NewBloomFilter(float64(size), mistaken)
 	l.mu.Lock()
 	l.filter.next, l.filter.room = next, size-n
+	for _, f := range []*keyFile{l.fresh, l.moving} { // SQLite may get them behind where it is being read
+		if f != nil {
+			for key := range f.keys {
+				next.Add(key.hash())
+			}
+		}
+	}
 	l.mu.Unlock()
 	for after := []byte{}; ; {
 		begun := time.Now()

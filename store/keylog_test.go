@@ -242,6 +242,28 @@ func TestKeyFilterMissesNone(t *testing.T) {
 	}
 }
 
+// What is kept here while the filter is made anew is in it, though SQLite gets it only later.
+func TestKeyFilterKnowsWhatIsKept(t *testing.T) {
+	t.Parallel()
+	d, _ := newAlone(t)
+	l := &d.lite.keyLog
+	const keys = 100
+	for i := range keys {
+		confirms(t, d, seenKey(i), time.Now().Add(time.Hour))
+	}
+	l.mu.Lock()
+	l.filter.room = 0 // it is full
+	l.mu.Unlock()
+	eventually(t, "SQLite has all, and the filter is new", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.fresh.keys) == 0 && l.moving == nil && l.filter.next == nil && l.filter.room > 0
+	})
+	for i := range keys {
+		claimFinds(t, d, seenKey(i), Seen)
+	}
+}
+
 // SQLite that cannot be written holds up no answer, and what it misses is known all the same.
 func TestKeysWaitForSQLite(t *testing.T) {
 	t.Parallel()
