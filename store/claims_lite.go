@@ -137,7 +137,9 @@ func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (dupl
 	done, duplicate, err := d.lite.keyLog.keep(key, until)
 	if !done {
 		err = d.lite.confirms.join(ctx, &part{keep: func(k *keyWriter) (err error) {
-			duplicate, err = k.keep(key, until)
+			if duplicate = d.lite.keyLog.told(key); !duplicate { // of one that the log keeps since keep was asked
+				duplicate, err = k.keep(key, until)
+			}
 			return err
 		}}, d.writeKeys)
 	}

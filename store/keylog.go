@@ -85,11 +85,7 @@ func (l *keyLog) keep(key string, until time.Time) (done, duplicate bool, err er
 func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, duplicate bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := l.look(key)
-	if found != unheard || len(l.fresh.keys) >= maxFresh {
-		if found != kept {
-			l.filter.add(key)
-		}
+	if found := l.look(key); found != unheard || len(l.fresh.keys) >= maxFresh {
 		return nil, 0, found == kept
 	}
 	l.filter.add(key)
@@ -98,7 +94,8 @@ func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, dupli
 	return f, f.reserve(), false
 }
 
-// told notes that SQLite is about to get a key, and says whether it is kept here.
+// told notes that SQLite is about to get a key, and says whether it is kept here. The caller holds the connection for writes, until SQLite has it:
+// fillFilter waits for that.
 func (l *keyLog) told(key string) (duplicate bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -67,6 +67,10 @@ func (d *DB) fillFilter(ctx context.Context) error {
 		}
 	}
 	l.mu.Unlock()
+	// What SQLite was told of before that is not in it, nor to be read until its write is over.
+	if err := d.direct(ctx, func(*keyWriter) error { return nil }); err != nil {
+		return err
+	}
 	for after := []byte{}; ; {
 		begun := time.Now()
 		keys, err := d.seenKeys(ctx, after)

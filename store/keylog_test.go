@@ -264,6 +264,35 @@ func TestKeyFilterKnowsWhatIsKept(t *testing.T) {
 	}
 }
 
+// No key is missed that SQLite is being told when the log comes into force: by a confirmation that waits for its turn, or in a transaction that is not
+// over.
+func TestKeyFilterKnowsWhatSQLiteIsBeingTold(t *testing.T) {
+	t.Parallel()
+	d, _ := newAlone(t)
+	l := &d.lite.keyLog
+	l.mu.Lock()
+	l.on, l.filter = false, keyFilter{} // as before it was alone
+	l.mu.Unlock()
+	until := time.Now().Add(time.Hour)
+	var wait sync.WaitGroup
+	ok(t, d.writeRelaxed(t.Context(), func(tx *tx) error {
+		if duplicate, err := d.seen(tx, seenKey("taken in"), until); err != nil || duplicate {
+			return fmt.Errorf("duplicate: %v, %w", duplicate, err)
+		}
+		wait.Go(func() {
+			if duplicate, err := d.ConfirmSeen(context.Background(), seenKey("answered"), until); err != nil || duplicate {
+				t.Errorf("%v, duplicate: %v", err, duplicate)
+			}
+		})
+		time.Sleep(3 * keepEvery) // the filter is made meanwhile
+		return nil
+	}))
+	wait.Wait()
+	eventually(t, "it is alone", d.isAlone)
+	claimFinds(t, d, seenKey("taken in"), Seen)
+	claimFinds(t, d, seenKey("answered"), Seen)
+}
+
 // SQLite that cannot be written holds up no answer, and what it misses is known all the same.
 func TestKeysWaitForSQLite(t *testing.T) {
 	t.Parallel()
