@@ -20,6 +20,7 @@ import (
 type keyLog struct {
 	mu     sync.Mutex
 	on     bool          // keys are kept here
+	trust  time.Time     // but not after this, when somebody may have joined without this process
 	fresh  *keyFile      // those that came since SQLite last got some
 	moving *keyFile      // those that SQLite is being given; nil: none
 	moved  chan struct{} // closed when it has those
@@ -58,7 +59,7 @@ func (l *keyLog) look(key string) known {
 	if l.fresh.has(k) || l.moving.has(k) {
 		return kept
 	}
-	if l.on && !l.filter.may(k) {
+	if l.on && time.Now().Before(l.trust) && !l.filter.may(k) {
 		return unheard
 	}
 	return askSQLite

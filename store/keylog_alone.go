@@ -202,7 +202,9 @@ func (k *keyKeeper) step(ctx context.Context) error {
 			return k.yield(ctx)
 		}
 	}
-	if err := k.moveSome(ctx); err != nil {
+	moving, cancel := context.WithTimeout(ctx, joinPatience/5) // SQLite that is held up must not keep others from joining
+	defer cancel()
+	if err := k.moveSome(moving); err != nil {
 		return err
 	}
 	switch {
@@ -218,11 +220,20 @@ func (k *keyKeeper) step(ctx context.Context) error {
 
 // wanted says whether somebody wants to join.
 func (k *keyKeeper) wanted() (bool, error) {
+	asked := time.Now()
 	free, err := lock(k.next, syscall.LOCK_EX)
 	if err != nil || !free {
 		return err == nil, err
 	}
+	k.trust(asked)
 	return false, unlock(k.next)
+}
+
+// trust has the log be in force for less than the patience of who begins to want to join now.
+func (k *keyKeeper) trust(now time.Time) {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.l.trust = now.Add(joinPatience / 2)
 }
 
 // beAlone tries to have the log.
@@ -264,6 +275,7 @@ func (k *keyKeeper) begin(ctx context.Context) error {
 	k.l.fresh = files[0]
 	k.l.mu.Unlock()
 	k.spare, k.turned = files[1], time.Now()
+	k.trust(k.turned)
 	k.fill(ctx)
 	return nil
 }
@@ -374,7 +386,7 @@ func (k *keyKeeper) moveSome(ctx context.Context) error {
 	if n := min(len(k.rest), k.atOnce); n > 0 {
 		some := k.rest[:n]
 		err := k.d.direct(ctx, func(w *keyWriter) error {
-			return w.whole(func() error {
+			return w.whole(ctx, func() error {
 				for i := range some {
 					if _, err := w.keep(string(some[i].key[:]), time.UnixMicro(some[i].until)); err != nil {
 						return err

@@ -201,6 +201,38 @@ func TestKeysOfOneThatHangsAreRead(t *testing.T) {
 	ok(t, f.f.Close())
 }
 
+// Who is alone and cannot say so in time, because SQLite holds it up, keeps nothing any more that who has joined meanwhile could not know.
+func TestKeysOfOneThatIsHeldUpAreSQLites(t *testing.T) {
+	before := joinPatience
+	joinPatience = 500 * time.Millisecond
+	t.Cleanup(func() { joinPatience = before })
+	d, url := newAlone(t)
+	until := time.Now().Add(time.Hour)
+	confirms(t, d, seenKey("first"), until)
+	conn, err := d.w.Conn(t.Context()) // a write that takes long
+	ok(t, err)
+	time.Sleep(turnEvery + 2*keepEvery) // it waits to give SQLite the first
+	other := holds(t, url)
+	claimFinds(t, other, seenKey("first"), Seen)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := d.ConfirmSeen(context.Background(), seenKey("second"), until)
+		answered <- err
+	}()
+	select {
+	case err = <-answered: // it kept it, or could not
+	case <-time.After(200 * time.Millisecond):
+		ok(t, conn.Close())
+		err = <-answered
+	}
+	if err == nil {
+		claimFinds(t, other, seenKey("second"), Seen)
+	}
+	confirms(t, other, seenKey("of the other"), until)
+	claimFinds(t, d, seenKey("of the other"), Seen)
+	_ = conn.Close()
+}
+
 // No key is missed, also while the filter is made anew because it is full.
 func TestKeyFilterMissesNone(t *testing.T) {
 	before := leastKeys
