@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -76,13 +75,18 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 }
 
 func (k *keyKeeper) open() (err error) {
-	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+	if err := os.Mkdir(k.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if k.alone, err = os.OpenFile(filepath.Join(k.dir, "alone"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if st, err := os.Lstat(k.dir); err != nil || !st.IsDir() {
+		return errors.Join(err, fmt.Errorf("%s must be a folder, and no link to one", k.dir))
+	}
+	if k.alone, err = openOwn(k.dir, "alone"); err != nil {
 		return err
 	}
-	k.next, err = os.OpenFile(filepath.Join(k.dir, "next"), os.O_RDWR|os.O_CREATE, 0o600)
+	if k.next, err = openOwn(k.dir, "next"); err != nil {
+		_ = k.alone.Close()
+	}
 	return err
 }
 

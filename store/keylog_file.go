@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // A record of the log: the checksum of what follows, until when, the key.
@@ -33,9 +34,14 @@ func readRecord(b *[recordSize]byte) (k logKey, until int64, whole bool) {
 // logNames are the files of the log, which take turns.
 var logNames = [2]string{"0.log", "1.log"}
 
+// openOwn opens a file of the log's folder, or makes it. What a link there leads to is somebody else's, and would be emptied.
+func openOwn(dir, name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+}
+
 // openKeyFile opens a file of the log with what it holds.
 func openKeyFile(dir, name string) (*keyFile, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openOwn(dir, name)
 	if err != nil {
 		return nil, err
 	}

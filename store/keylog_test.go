@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -394,4 +395,32 @@ func TestLogIsReadRecordByRecord(t *testing.T) {
 	ok(t, err)
 	same(t, got, map[logKey]int64{key(2): 12, key(5): 15})
 	ok(t, f.f.Close())
+}
+
+// In a folder that others write to, nothing is what a link leads to: it would be emptied.
+func TestLogFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "alone", "next", logNames[0], logNames[1]} {
+		url := newFile(t)
+		keys := strings.TrimPrefix(url, "sqlite:") + ".keys"
+		other := t.TempDir()
+		precious := filepath.Join(other, logNames[0])
+		ok(t, os.WriteFile(precious, []byte("precious"), 0o600))
+		if name == "" {
+			ok(t, os.Symlink(other, keys))
+		} else {
+			ok(t, os.Mkdir(keys, 0o700))
+			ok(t, os.Symlink(precious, filepath.Join(keys, name)))
+		}
+		d, err := Open(t.Context(), url, Options{})
+		ok(t, err)
+		if err := d.HoldKeys(t.Context()); err == nil {
+			t.Errorf("%q was followed", name)
+			time.Sleep(2 * keepEvery)
+		}
+		ok(t, d.Close())
+		if got, err := os.ReadFile(precious); err != nil || string(got) != "precious" {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
+	}
 }
