@@ -137,7 +137,7 @@ func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (dupl
 	done, duplicate, err := d.lite.keyLog.keep(key, until)
 	if !done {
 		err = d.lite.confirms.join(ctx, &part{keep: func(k *keyWriter) (err error) {
-			if duplicate = d.lite.keyLog.told(key); !duplicate {
+			if duplicate = d.lite.keyLog.told(key); !duplicate { // of one that the log keeps since keep was asked
 				duplicate, err = k.keep(key, until)
 			}
 			return err
@@ -160,7 +160,7 @@ func (d *DB) writeKeys(parts []*part) {
 		if len(parts) == 1 {
 			return parts[0].keep(k)
 		}
-		return k.whole(func() error {
+		return k.whole(ctx, func() error {
 			for _, p := range parts {
 				if err := p.keep(k); err != nil {
 					return err
@@ -238,13 +238,16 @@ func (k *keyWriter) end(*sqlite3.Conn) error {
 	return errors.Join(k.insert.Close(), k.remove.Close())
 }
 
-// whole runs a transaction.
-func (k *keyWriter) whole(do func() error) error {
+// whole runs a transaction. ctx bounds how long it waits for another one.
+func (k *keyWriter) whole(ctx context.Context, do func() error) error {
 	c := k.insert.Conn()
-	if err := c.Exec("BEGIN IMMEDIATE"); err != nil {
+	before := c.SetInterrupt(ctx)
+	err := c.Exec("BEGIN IMMEDIATE")
+	c.SetInterrupt(before)
+	if err != nil {
 		return err
 	}
-	err := do()
+	err = do()
 	if err == nil {
 		err = c.Exec("COMMIT")
 	}

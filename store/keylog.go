@@ -20,6 +20,7 @@ import (
 type keyLog struct {
 	mu     sync.Mutex
 	on     bool          // keys are kept here
+	trust  time.Time     // but not after this, when somebody may have joined without this process
 	fresh  *keyFile      // those that came since SQLite last got some
 	moving *keyFile      // those that SQLite is being given; nil: none
 	moved  chan struct{} // closed when it has those
@@ -58,7 +59,7 @@ func (l *keyLog) look(key string) known {
 	if l.fresh.has(k) || l.moving.has(k) {
 		return kept
 	}
-	if l.on && !l.filter.may(k) {
+	if l.on && time.Now().Before(l.trust) && !l.filter.may(k) {
 		return unheard
 	}
 	return askSQLite
@@ -85,8 +86,7 @@ func (l *keyLog) keep(key string, until time.Time) (done, duplicate bool, err er
 func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, duplicate bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found := l.look(key)
-	if found != unheard || len(l.fresh.keys) >= maxFresh {
+	if found := l.look(key); found != unheard || len(l.fresh.keys) >= maxFresh {
 		return nil, 0, found == kept
 	}
 	l.filter.add(key)
@@ -95,7 +95,8 @@ func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, dupli
 	return f, f.reserve(), false
 }
 
-// told notes that SQLite is about to get a key, and says whether it is kept here. Its caller has the connection for writes: fillFilter says why.
+// told notes that SQLite is about to get a key, and says whether it is kept here. The caller holds the connection for writes, until SQLite has it:
+// fillFilter waits for that.
 func (l *keyLog) told(key string) (duplicate bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -67,7 +67,11 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 	if err := k.open(); err != nil {
 		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
 	}
-	if err := k.first(ctx); err != nil {
+	err := k.first(ctx)
+	if err == nil {
+		err = k.give()
+	}
+	if err != nil {
 		k.close()
 		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
 	}
@@ -76,13 +80,36 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 }
 
 func (k *keyKeeper) open() (err error) {
-	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+	if err := os.Mkdir(k.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if k.alone, err = os.OpenFile(filepath.Join(k.dir, "alone"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if st, err := os.Lstat(k.dir); err != nil || !st.IsDir() {
+		return errors.Join(err, fmt.Errorf("%s must be a folder, and no link to one", k.dir))
+	}
+	if k.alone, err = openOwn(k.dir, "alone"); err != nil {
 		return err
 	}
-	k.next, err = os.OpenFile(filepath.Join(k.dir, "next"), os.O_RDWR|os.O_CREATE, 0o600)
+	if k.next, err = openOwn(k.dir, "next"); err != nil {
+		_ = k.alone.Close()
+	}
+	return err
+}
+
+// give gives the folder to whose the store is, when root runs on another's: the next start is likely that user's own.
+func (k *keyKeeper) give() error {
+	st, err := os.Stat(k.d.lite.path)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	for _, name := range append([]string{"", "alone", "next"}, logNames[:]...) {
+		if e := os.Lchown(filepath.Join(k.dir, name), int(owner.Uid), int(owner.Gid)); !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
 	return err
 }
 
@@ -149,17 +176,6 @@ func closeAll(files []*keyFile) {
 	}
 }
 
-// move begins to give SQLite the keys of a file. The caller holds keyLog.mu.
-func (k *keyKeeper) move(f *keyFile) {
-	k.l.moving, k.l.moved = f, make(chan struct{})
-	k.rest = k.rest[:0]
-	for key, until := range f.keys {
-		k.rest = append(k.rest, keyUntil{key, until})
-	}
-	k.atOnce = max(moveAtOnce, len(k.rest)/moveWithin)
-	slices.SortFunc(k.rest, func(a, b keyUntil) int { return slices.Compare(a.key[:], b.key[:]) }) // neighbours share a page
-}
-
 // run keeps the log until ctx ends, and then gives SQLite what it has.
 func (k *keyKeeper) run(ctx context.Context) {
 	defer k.close()
@@ -202,7 +218,9 @@ func (k *keyKeeper) step(ctx context.Context) error {
 			return k.yield(ctx)
 		}
 	}
-	if err := k.moveSome(ctx); err != nil {
+	moving, cancel := context.WithTimeout(ctx, joinPatience/5) // SQLite that is held up must not keep others from joining
+	defer cancel()
+	if err := k.moveSome(moving); err != nil {
 		return err
 	}
 	switch {
@@ -218,11 +236,20 @@ func (k *keyKeeper) step(ctx context.Context) error {
 
 // wanted says whether somebody wants to join.
 func (k *keyKeeper) wanted() (bool, error) {
+	asked := time.Now()
 	free, err := lock(k.next, syscall.LOCK_EX)
 	if err != nil || !free {
 		return err == nil, err
 	}
+	k.trust(asked)
 	return false, unlock(k.next)
+}
+
+// trust has the log be in force for less than the patience of who begins to want to join now.
+func (k *keyKeeper) trust(now time.Time) {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.l.trust = now.Add(joinPatience / 2)
 }
 
 // beAlone tries to have the log.
@@ -264,6 +291,7 @@ func (k *keyKeeper) begin(ctx context.Context) error {
 	k.l.fresh = files[0]
 	k.l.mu.Unlock()
 	k.spare, k.turned = files[1], time.Now()
+	k.trust(k.turned)
 	k.fill(ctx)
 	return nil
 }
@@ -283,11 +311,12 @@ func (k *keyKeeper) keep(ctx context.Context) (err error) {
 		default:
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("reading which webhooks were answered: %w", err) // again at the next step
-	}
 	k.l.mu.Lock()
 	defer k.l.mu.Unlock()
+	if err != nil {
+		k.l.filter.next, k.l.filter.room = nil, 0 // again at the next step
+		return fmt.Errorf("reading which webhooks were answered: %w", err)
+	}
 	if k.stop == nil && (k.l.filter.all == nil || k.l.filter.room <= 0) {
 		k.fill(ctx)
 	}
@@ -295,13 +324,6 @@ func (k *keyKeeper) keep(ctx context.Context) (err error) {
 		k.turn()
 	}
 	return nil
-}
-
-// turn has the files take turns. The caller holds keyLog.mu, and nothing is moving.
-func (k *keyKeeper) turn() {
-	f := k.l.fresh
-	k.l.fresh, k.spare, k.turned = k.spare, nil, time.Now()
-	k.move(f)
 }
 
 // yield gives SQLite all there is and shares the lock.
@@ -344,80 +366,6 @@ func (k *keyKeeper) unfill() {
 	k.stop, k.filled = nil, make(chan error, 1)
 }
 
-// moveAll gives SQLite all that is kept here.
-func (k *keyKeeper) moveAll(ctx context.Context) error {
-	for {
-		for k.l.moving != nil {
-			if err := k.moveSome(ctx); err != nil {
-				return err
-			}
-		}
-		k.l.mu.Lock()
-		more := k.l.fresh != nil && k.l.fresh.next > 0
-		if more {
-			k.turn()
-		}
-		k.l.mu.Unlock()
-		if !more {
-			return nil
-		}
-	}
-}
-
-// moveSome gives SQLite some of the keys that are moving, and empties their file when it has all.
-func (k *keyKeeper) moveSome(ctx context.Context) error {
-	f := k.l.moving // set by this goroutine alone
-	if f == nil {
-		return nil
-	}
-	if n := min(len(k.rest), k.atOnce); n > 0 {
-		some := k.rest[:n]
-		err := k.d.direct(ctx, func(w *keyWriter) error {
-			return w.whole(func() error {
-				for i := range some {
-					if _, err := w.keep(string(some[i].key[:]), time.UnixMicro(some[i].until)); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		})
-		if err != nil {
-			return err
-		}
-		if k.rest = k.rest[n:]; len(k.rest) > 0 {
-			return nil
-		}
-	}
-	return k.end(f)
-}
-
-// end is called when SQLite has what was moving.
-func (k *keyKeeper) end(f *keyFile) error {
-	for _, file := range append(slices.Clone(k.left), f) {
-		if file.f == nil {
-			continue
-		}
-		if err := file.empty(); err != nil {
-			return err
-		}
-	}
-	closeAll(k.left)
-	k.left = nil
-	k.l.mu.Lock()
-	k.l.moving = nil
-	close(k.l.moved)
-	k.l.mu.Unlock()
-	if f.f != nil {
-		f.keys, f.next = map[logKey]int64{}, 0
-		k.spare = f
-	}
-	if k.joined && k.wants && !k.mine {
-		return k.leave()
-	}
-	return nil
-}
-
 // close gives up the locks, with their files.
 func (k *keyKeeper) close() {
 	k.unfill()
@@ -435,25 +383,4 @@ func (k *keyKeeper) close() {
 			_ = f.Close()
 		}
 	}
-}
-
-// lock takes a lock without waiting, or makes one that there is another.
-func lock(f *os.File, how int) (ok bool, err error) {
-	for {
-		switch err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); {
-		case err == nil:
-			return true, nil
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			return false, nil
-		case !errors.Is(err, syscall.EINTR):
-			return false, fmt.Errorf("locking %s: %w", f.Name(), err)
-		}
-	}
-}
-
-func unlock(f *os.File) error {
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_UN); err != nil {
-		return fmt.Errorf("unlocking %s: %w", f.Name(), err)
-	}
-	return nil
 }

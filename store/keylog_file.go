@@ -3,10 +3,12 @@ package store
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // A record of the log: the checksum of what follows, until when, the key.
@@ -33,9 +35,14 @@ func readRecord(b *[recordSize]byte) (k logKey, until int64, whole bool) {
 // logNames are the files of the log, which take turns.
 var logNames = [2]string{"0.log", "1.log"}
 
+// openOwn opens a file of the log's folder, or makes it. What a link there leads to is somebody else's, and would be emptied.
+func openOwn(dir, name string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+}
+
 // openKeyFile opens a file of the log with what it holds.
 func openKeyFile(dir, name string) (*keyFile, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openOwn(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -77,4 +84,25 @@ func readKeys(f *os.File) (map[logKey]int64, error) {
 func (f *keyFile) empty() error {
 	f.writes.Wait()
 	return f.f.Truncate(0)
+}
+
+// lock takes a lock without waiting, or makes one that there is another.
+func lock(f *os.File, how int) (ok bool, err error) {
+	for {
+		switch err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, syscall.EWOULDBLOCK):
+			return false, nil
+		case !errors.Is(err, syscall.EINTR):
+			return false, fmt.Errorf("locking %s: %w", f.Name(), err)
+		}
+	}
+}
+
+func unlock(f *os.File) error {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_UN); err != nil {
+		return fmt.Errorf("unlocking %s: %w", f.Name(), err)
+	}
+	return nil
 }

@@ -55,19 +55,22 @@ func (d *DB) fillFilter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	for _, f := range l.kept() {
+		n += len(f.keys)
+	}
+	l.mu.Unlock()
 	size := max(leastKeys, 2*n)
 	next := z.NewBloomFilter(float64(size), mistaken)
 	l.mu.Lock()
 	l.filter.next, l.filter.room = next, size-n
-	for _, f := range []*keyFile{l.fresh, l.moving} { // SQLite may get these when their place has been read
-		if f != nil {
-			for k := range f.keys {
-				next.Add(k.hash())
-			}
+	for _, f := range l.kept() { // SQLite may get them behind where it is being read
+		for key := range f.keys {
+			next.Add(key.hash())
 		}
 	}
 	l.mu.Unlock()
-	// So may it others that were put into the filter of before. Who does that has the connection for writes until SQLite has the key.
+	// What SQLite was told of before that is not in it, nor to be read until its write is over.
 	if err := d.direct(ctx, func(*keyWriter) error { return nil }); err != nil {
 		return err
 	}
@@ -97,6 +100,16 @@ func (d *DB) fillFilter(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// kept are the files whose keys are kept here. The caller holds mu.
+func (l *keyLog) kept() (files []*keyFile) {
+	for _, f := range []*keyFile{l.fresh, l.moving} {
+		if f != nil {
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 func (d *DB) seenKeys(ctx context.Context, after []byte) (keys [][]byte, err error) {

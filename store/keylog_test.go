@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -201,90 +202,36 @@ func TestKeysOfOneThatHangsAreRead(t *testing.T) {
 	ok(t, f.f.Close())
 }
 
-// isFilling says whether the filter is being made anew.
-func (d *DB) isFilling() bool {
-	d.lite.keyLog.mu.Lock()
-	defer d.lite.keyLog.mu.Unlock()
-	return d.lite.keyLog.filter.all != nil && d.lite.keyLog.filter.next != nil
-}
-
-// No key is missed, also while the filter is made anew because it is full.
-func TestKeyFilterMissesNone(t *testing.T) {
-	least, atOnce := leastKeys, keysAtOnce
-	leastKeys, keysAtOnce = 500, 20 // which takes a while
-	t.Cleanup(func() { leastKeys, keysAtOnce = least, atOnce })
+// Who is alone and cannot say so in time, because SQLite holds it up, keeps nothing any more that who has joined meanwhile could not know.
+func TestKeysOfOneThatIsHeldUpAreSQLites(t *testing.T) {
+	before := joinPatience
+	joinPatience = 500 * time.Millisecond
+	t.Cleanup(func() { joinPatience = before })
 	d, url := newAlone(t)
 	until := time.Now().Add(time.Hour)
-	keys, during := 0, 0 // while it is made anew
-	for ; during < 300; keys++ {
-		if d.isFilling() {
-			during++
-		}
-		confirms(t, d, seenKey(keys), until)
-		if keys%10 == 0 {
-			time.Sleep(5 * time.Millisecond)
-		}
-		if back := seenKey(keys / 2); d.lite.keyLog.find(back) == unheard {
-			t.Fatalf("%d of %d is unheard of", keys/2, keys)
-		}
-		if keys > 1e6 {
-			t.Fatal("the filter is not made anew")
-		}
+	confirms(t, d, seenKey("first"), until)
+	conn, err := d.w.Conn(t.Context()) // a write that takes long
+	ok(t, err)
+	time.Sleep(turnEvery + 2*keepEvery) // it waits to give SQLite the first
+	other := holds(t, url)
+	claimFinds(t, other, seenKey("first"), Seen)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := d.ConfirmSeen(context.Background(), seenKey("second"), until)
+		answered <- err
+	}()
+	select {
+	case err = <-answered: // it kept it, or could not
+	case <-time.After(200 * time.Millisecond):
+		ok(t, conn.Close())
+		err = <-answered
 	}
-	eventually(t, "SQLite has all", func() bool { return inSQLite(t, d, seenKey(keys-1)) })
-	eventually(t, "there is room again", func() bool {
-		d.lite.keyLog.mu.Lock()
-		defer d.lite.keyLog.mu.Unlock()
-		return d.lite.keyLog.filter.room > 0 && d.lite.keyLog.filter.next == nil
-	})
-	wrong := 0
-	for i := range keys {
-		claimFinds(t, d, seenKey(i), Seen)
-		if d.lite.keyLog.find(seenKey("new", i)) != unheard {
-			wrong++
-		}
+	if err == nil {
+		claimFinds(t, other, seenKey("second"), Seen)
 	}
-	if wrong > keys/20 {
-		t.Errorf("SQLite is asked for %d of %d new ones", wrong, keys)
-	}
-	ok(t, d.Close())
-	again := holds(t, url)
-	eventually(t, "it is alone", again.isAlone)
-	for i := range keys {
-		claimFinds(t, again, seenKey(i), Seen)
-	}
-}
-
-// A key that is on its way to SQLite when the filter begins to be made anew is in it.
-func TestKeyFilterWaitsForWhoWrites(t *testing.T) {
-	t.Parallel()
-	d, _ := newAlone(t)
-	key := seenKey("on its way")
-	writing, goOn := make(chan struct{}), make(chan struct{})
-	var both sync.WaitGroup
-	both.Go(func() {
-		err := d.write(context.Background(), func(tx *tx) error {
-			_, err := d.seen(tx, key, time.Now().Add(time.Hour))
-			close(writing)
-			<-goOn
-			return err
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	})
-	<-writing
-	both.Go(func() {
-		if err := d.fillFilter(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
-	time.Sleep(200 * time.Millisecond)
-	close(goOn)
-	both.Wait()
-	if d.lite.keyLog.find(key) == unheard {
-		t.Error("it is unheard of")
-	}
+	confirms(t, other, seenKey("of the other"), until)
+	claimFinds(t, d, seenKey("of the other"), Seen)
+	_ = conn.Close()
 }
 
 // SQLite that cannot be written holds up no answer, and what it misses is known all the same.
@@ -356,4 +303,61 @@ func TestLogIsReadRecordByRecord(t *testing.T) {
 	ok(t, err)
 	same(t, got, map[logKey]int64{key(2): 12, key(5): 15})
 	ok(t, f.f.Close())
+}
+
+// In a folder that others write to, nothing is what a link leads to: it would be emptied.
+func TestLogFollowsNoLink(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "alone", "next", logNames[0], logNames[1]} {
+		url := newFile(t)
+		keys := strings.TrimPrefix(url, "sqlite:") + ".keys"
+		other := t.TempDir()
+		precious := filepath.Join(other, logNames[0])
+		ok(t, os.WriteFile(precious, []byte("precious"), 0o600))
+		if name == "" {
+			ok(t, os.Symlink(other, keys))
+		} else {
+			ok(t, os.Mkdir(keys, 0o700))
+			ok(t, os.Symlink(precious, filepath.Join(keys, name)))
+		}
+		d, err := Open(t.Context(), url, Options{})
+		ok(t, err)
+		if err := d.HoldKeys(t.Context()); err == nil {
+			t.Errorf("%q was followed", name)
+			time.Sleep(2 * keepEvery)
+		}
+		ok(t, d.Close())
+		if got, err := os.ReadFile(precious); err != nil || string(got) != "precious" {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
+	}
+}
+
+// Root that runs a sidecar once on another user's store leaves nothing that keeps that user from it.
+func TestLogBelongsToWhoseTheStoreIs(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: only root can give files away")
+	}
+	d, url := newAlone(t)
+	ok(t, d.Close())
+	const other = 12345
+	ok(t, os.Chown(strings.TrimPrefix(url, "sqlite:"), other, other))
+	again := holds(t, url)
+	entries, err := os.ReadDir(again.lite.path + ".keys")
+	ok(t, err)
+	names := []string{""}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if len(names) != 5 {
+		t.Errorf("%q", names)
+	}
+	for _, name := range names {
+		st, err := os.Stat(filepath.Join(again.lite.path+".keys", name))
+		ok(t, err)
+		if uid := st.Sys().(*syscall.Stat_t).Uid; uid != other {
+			t.Errorf("%q is %d's", name, uid)
+		}
+	}
 }
