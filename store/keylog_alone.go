@@ -12,6 +12,8 @@ import (
 	"time"
 )
 
+// A keyKeeper keeps a keyLog: it says when this process is alone, and gives SQLite what the log has.
+//
 // Who answers messages on an SQLite file holds a lock on STORE.keys/alone: shared, if it tells SQLite of each key at once, or exclusively, if it
 // keeps them in its log. The lock next is held by whoever wants the first or to have it exclusively: one at a time, and whoever has the
 // log sees by it that somebody wants to join. It then gives SQLite what it has, and shares.

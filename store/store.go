@@ -5,6 +5,8 @@
 // Every write is one transaction that also records who did it. It is announced as a Change: to watchers of this process before the write
 // returns, to those of others by PostgreSQL's triggers, so that nobody can forget to, or by SQLite's data_version.
 // The store never sees a plain secret: it keeps what the keyring sealed.
+//
+// Which webhooks were answered is in claims*.go: on SQLite a sidecar by itself keeps that in keylog*.go for a moment, before SQLite gets it.
 package store
 
 import (
