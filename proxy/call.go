@@ -152,7 +152,7 @@ func (c *call) refuse(r *refusal) {
 	if r.head != "" {
 		c.p.heads.add(r.head)
 	}
-	if c.conn.via == nil && equalFold(c.head.method, "connect") {
+	if c.conn.via == nil && (equalFold(c.head.method, "connect") || c.conn.head.connects()) {
 		c.p.tunnels.add(c.refusedTunnel(r))
 	}
 	r.write(&c.ctx.Response, c.id[:])

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"time"
@@ -27,7 +28,7 @@ func (p *Proxy) authenticate(c *call) *refusal {
 	var token string // its id
 	var bad *refusal
 	tryHash := func(hash [32]byte) {
-		rule, id, r := p.tokenRule(hash)
+		rule, id, r := p.tokenRule(p.ctx, hash)
 		if r != nil {
 			bad = r
 		} else if found == nil {
@@ -114,8 +115,8 @@ func eachSecret(v []byte, buf *[]byte, fn func([]byte)) {
 
 // tokenRule is the rule of the caller token with that hash, and the token's id. The compiled rule is kept beside the row that it was made from, so that its
 // rate holds over all requests.
-func (p *Proxy) tokenRule(hash [32]byte) (rule *caller.Rule, id string, bad *refusal) {
-	row, err := p.store.Token(p.ctx, hash)
+func (p *Proxy) tokenRule(ctx context.Context, hash [32]byte) (rule *caller.Rule, id string, bad *refusal) {
+	row, err := p.store.Token(ctx, hash)
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			p.tokens.drop(hash)
@@ -124,6 +125,19 @@ func (p *Proxy) tokenRule(hash [32]byte) (rule *caller.Rule, id string, bad *ref
 	}
 	rule, bad = p.tokens.rule(row)
 	return rule, row.ID, bad
+}
+
+// stillKnown asks again for the one who was authenticated: whether the token, or else the peer's rule, would let a request in now. It counts for no use
+// of the token.
+func (p *Proxy) stillKnown(ctx context.Context, c *call) *refusal {
+	if c.hashed {
+		_, _, bad := p.tokenRule(ctx, c.hash)
+		return bad
+	}
+	if p.rules.Load().Match(c.conn.peer) == nil {
+		return refuseCaller
+	}
+	return nil
 }
 
 // allowed asks the caller's rules, before any credential is touched.

@@ -37,7 +37,8 @@ type rows struct {
 	credentials map[store.Ref]*store.Credential
 	assistants  map[string]*store.Assistant
 	tokens      map[[32]byte]*store.Token
-	err         error // what every look-up returns, if set
+	err         error    // what every look-up returns, if set
+	unsaid      [32]byte // the hash of a token of which the store says nothing
 }
 
 func (r *rows) Credential(_ context.Context, ref store.Ref) (*store.Credential, bool, error) {
@@ -69,6 +70,9 @@ func (r *rows) Token(_ context.Context, hash [32]byte) (*store.Token, error) {
 	defer r.mu.Unlock()
 	if r.err != nil {
 		return nil, r.err
+	}
+	if hash == r.unsaid {
+		return nil, store.ErrUnavailable
 	}
 	if t := r.tokens[hash]; t != nil {
 		return t, nil

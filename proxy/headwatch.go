@@ -13,13 +13,20 @@ type headWatch struct {
 	lines  int                   // that have ended
 	last   byte                  // the byte before
 	begin  [len(codingName)]byte // of the current line, in lower case
+	asked  int                   // bytes of connectName that the request line begins with
 	body   chunkWatch
 }
 
 // codingName begins the line that says that a body is chunked.
 const codingName = "transfer-encoding:"
 
-func (w *headWatch) idle() { w.fresh, w.inHead, w.body = true, false, chunkWatch{} }
+// connectName begins the request line of a CONNECT.
+const connectName = "connect "
+
+func (w *headWatch) idle() { *w = headWatch{fresh: true} }
+
+// connects says whether a CONNECT is read, or was last: also of a head that cannot be parsed.
+func (w *headWatch) connects() bool { return w.asked == len(connectName) }
 
 // active is told that a request begins. If nothing was read since the last one ended, its beginning came along with that.
 func (w *headWatch) active() { w.fresh = false }
@@ -39,6 +46,7 @@ func (w *headWatch) look(p []byte) *headError {
 			part = p[:end]
 		}
 		if len(part) > 0 {
+			w.asks(part)
 			if cr := bytes.IndexByte(part, '\r'); w.last == '\r' || cr >= 0 && cr < len(part)-1 {
 				return errBareLF // a CR that no LF follows
 			}
@@ -66,6 +74,13 @@ func (w *headWatch) look(p []byte) *headError {
 		w.line, w.last = 0, '\n'
 	}
 	return nil
+}
+
+// asks keeps how far the request line begins as that of a CONNECT.
+func (w *headWatch) asks(part []byte) {
+	for i, at := 0, w.line; w.lines == 0 && w.asked == at && i < len(part) && at < len(connectName) && lower(part[i]) == connectName[at]; i, at = i+1, at+1 {
+		w.asked++
+	}
 }
 
 // begins keeps how the current line begins, up to where it differs from codingName.

@@ -231,19 +231,20 @@ func (p *Proxy) explainHandshake(err error, v *via, id, who string) {
 	}
 	why := "TLS within CONNECT failed"
 	switch {
+	case says("application protocol"): // first: it quotes what the app sent, which could be the words of another case
+		why = "the app wants to speak something else than HTTP/1.1 within CONNECT: have it offer http/1.1"
 	case says("unknown certificate authority", "bad certificate", "unknown certificate", "bad record MAC"): // OpenSSL sends its alert in clear
 		why = "the app does not trust Keyward's CA: give it the variables of keyward ca env and start it again"
 	case says("expired certificate"):
 		why = "the app takes the certificate for expired: compare the clocks, and start the app again if it was given another CA"
 	case says("unsupported versions", "protocol version"):
 		why = "the app offers no TLS from version 1.2 on, which is needed: bring its TLS library up to date"
-	case says("application protocol"):
-		why = "the app wants to speak something else than HTTP/1.1 within CONNECT: have it offer http/1.1"
 	case says("does not look like a TLS handshake"):
 		why = "the app sent something else than TLS within CONNECT: requests without TLS go to this address as they are"
 	case errors.Is(err, io.EOF):
 		why = "the app left before TLS had begun: if it reports an unknown certificate, give it the variables of keyward ca env and start it again"
 	}
+	text = strings.ToValidUTF8(text[:min(len(text), maxLoggedError)], "") // the protocols are quoted, and a rune may be cut
 	p.log.Warn().Str("request_id", id).Str("caller", who).Str("upstream", v.host).Str("error", text).Msg(why)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -346,6 +347,29 @@ func TestTLSThatIsRefusedIsExplained(t *testing.T) {
 			_ = conn.Close()
 			waitFor(t, func() bool { return strings.Contains(i.logs.String()[before:], c.says) })
 		})
+	}
+}
+
+// TestWhatTLSOffersIsBoundedInTheLog: the protocols of an app that is refused for them are its own words, of any length, and explain nothing.
+func TestWhatTLSOffersIsBoundedInTheLog(t *testing.T) {
+	i := newInterceptor(t, newPeer(t, true).url)
+	offered := []string{"expired certificate", "\"\n{\"level\":\"error\"}\x1b[2J\u202e"}
+	for range 200 {
+		offered = append(offered, strings.Repeat("\u00fc", 127))
+	}
+	_, conn := i.connect("unix", "api.resend.com:443", basic("x", "acme"))
+	if _, err := i.tls(conn, "api.resend.com", func(o *tls.Config) { o.NextProtos = offered }); err == nil {
+		t.Fatal("was not refused")
+	}
+	waitFor(t, func() bool { return strings.Contains(i.logs.String(), "have it offer http/1.1") })
+	for _, line := range strings.Split(strings.TrimSpace(i.logs.String()), "\n") {
+		var said struct{ Error string }
+		if err := json.Unmarshal([]byte(line), &said); err != nil {
+			t.Errorf("%v in %q", err, line)
+		}
+		if len(said.Error) > maxLoggedError || len(line) > 1024 || strings.ContainsAny(said.Error, "\n\x1b\u202e\ufffd") {
+			t.Errorf("%d bytes, of which the error has %d: %.400s", len(line), len(said.Error), line)
+		}
 	}
 }
 

@@ -67,4 +67,4 @@ func (c *call) millis(d time.Duration) []byte {
 }
 
 // What a request may write into the log, at most.
-const maxLoggedPath, maxLoggedMethod = 256, 32
+const maxLoggedPath, maxLoggedMethod, maxLoggedError = 256, 32, 256

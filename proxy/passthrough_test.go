@@ -2,13 +2,17 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/keyward/keyward/caller"
 	"github.com/keyward/keyward/store"
 )
 
@@ -123,6 +127,130 @@ func TestPassthroughIsCountedInTheRate(t *testing.T) {
 	}
 	if resp := ask(t, i.within("tcp", "api.resend.com", token), "GET /domains HTTP/1.1\r\nHost: api.resend.com\r\n\r\n"); problemCode(resp) != "rate_limited" {
 		t.Errorf("a request after them: %s", resp.Status)
+	}
+}
+
+// TestAPassthroughTunnelEndsWithItsCaller, however it is that a request of the caller would be refused, and others' tunnels live on.
+func TestAPassthroughTunnelEndsWithItsCaller(t *testing.T) {
+	self := uint32(os.Geteuid())
+	for name, c := range map[string]struct {
+		network, code string
+		end           func(i *interceptor, hash [32]byte)
+	}{
+		"a token that is revoked": {"tcp", "caller_unauthenticated", (*interceptor).revoke},
+		"a token that nobody can confirm": {"tcp", "store_unavailable", func(i *interceptor, hash [32]byte) {
+			i.rows.mu.Lock()
+			defer i.rows.mu.Unlock()
+			i.rows.unsaid = hash
+		}},
+		"a token beside a peer's rule": {"unix", "caller_unauthenticated", (*interceptor).revoke},
+		"a peer's rule that is gone": {"unix", "caller_unauthenticated", func(i *interceptor, _ [32]byte) {
+			other := self + 1
+			i.callers(caller.Spec{Name: "other", Unix: caller.Unix{UID: &other}, Orgs: []string{"*"}})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := newInterceptor(t, "")
+			i.echoes()
+			other := i.open("tcp", basic(i.token(store.Token{ID: "t2", Name: "other"}), ""))
+			token, headers := i.token(store.Token{ID: "t1", Name: "worker"}), ""
+			if !strings.Contains(name, "gone") {
+				headers = basic(token, "")
+			}
+			tunnel := i.open(c.network, headers)
+			time.Sleep(3 * askAgainEvery / 2)
+			says(t, tunnel, "before")
+			c.end(i, caller.HashToken([]byte(token)))
+			if _, err := tunnel.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("is still open: %v", err)
+			}
+			time.Sleep(3 * askAgainEvery / 2)
+			says(t, other, "after")
+			waitFor(t, func() bool { return strings.Contains(i.logs.String(), `"status":200,"code":"`+c.code+`"`) })
+			if logs := i.logs.String(); strings.Count(logs, `"code"`) != 1 {
+				t.Errorf("log:\n%s", logs)
+			}
+		})
+	}
+}
+
+// TestAPassthroughTunnelEndsWithinASecondOfTheRevocation. A machine that is busy may take longer once, and not each time.
+func TestAPassthroughTunnelEndsWithinASecondOfTheRevocation(t *testing.T) {
+	i := newInterceptor(t, "")
+	i.echoes()
+	var took time.Duration
+	for range 10 {
+		token := i.token(store.Token{ID: "t1", Name: "worker"})
+		tunnel := i.open("tcp", basic(token, ""))
+		began := time.Now()
+		i.revoke(caller.HashToken([]byte(token)))
+		_, _ = tunnel.Read(make([]byte, 1))
+		if took = time.Since(began); took < time.Second {
+			return
+		}
+	}
+	t.Errorf("the last of ten took %v", took)
+}
+
+// TestWhoIsRevokedWhileTheHostIsDialledGetsNoTunnel: names and hosts may be slow.
+func TestWhoIsRevokedWhileTheHostIsDialledGetsNoTunnel(t *testing.T) {
+	i := newInterceptor(t, "")
+	token := i.token(store.Token{ID: "t1", Name: "worker"})
+	near, far := net.Pipe()
+	i.p.dialOut = func(context.Context, string, string) (net.Conn, error) {
+		i.revoke(caller.HashToken([]byte(token)))
+		return near, nil
+	}
+	if resp, _ := i.connect("tcp", "files.example:443", basic(token, "")); resp.StatusCode != 401 || problemCode(resp) != "caller_unauthenticated" {
+		t.Error(resp.Status)
+	}
+	if _, err := far.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the host's connection: %v", err)
+	}
+	if n := i.p.Numbers().Tunnels[Tunnel{"passthrough", "refused"}]; n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+// echoes has every host say again what it is told.
+func (i *interceptor) echoes() {
+	i.p.dialOut = func(context.Context, string, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go func() {
+			_, _ = io.Copy(far, far)
+			_ = far.Close()
+		}()
+		return near, nil
+	}
+}
+
+// open is a passthrough tunnel.
+func (i *interceptor) open(network, headers string) net.Conn {
+	i.t.Helper()
+	resp, c := i.connect(network, "files.example:443", headers)
+	if resp.StatusCode != 200 {
+		i.t.Fatalf("%s: %s", resp.Status, bodyOf(resp))
+	}
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	says(i.t, c, "open")
+	return c
+}
+
+func (i *interceptor) revoke(hash [32]byte) {
+	i.rows.mu.Lock()
+	defer i.rows.mu.Unlock()
+	delete(i.rows.tokens, hash)
+}
+
+// says sends words through a tunnel to a host that echoes.
+func says(t testing.TB, c net.Conn, words string) {
+	t.Helper()
+	b := make([]byte, len(words))
+	if _, err := io.WriteString(c, words); err != nil {
+		t.Fatalf("%s: %v", words, err)
+	}
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != words {
+		t.Fatalf("%s: %q %v", words, b, err)
 	}
 }
 

@@ -70,6 +70,45 @@ func TestTunnelsAreCounted(t *testing.T) {
 	}
 }
 
+// TestAConnectWhoseHeadCannotBeParsedIsCounted, whoever finds it, and nothing else that cannot be parsed is.
+func TestAConnectWhoseHeadCannotBeParsedIsCounted(t *testing.T) {
+	const line, host = "CONNECT files.example:443 HTTP/1.1\r\n", "Host: files.example:443\r\n"
+	for name, c := range map[string]struct {
+		sent    string
+		counted uint64
+	}{
+		"a bare LF behind the request line": {"CONNECT files.example:443 HTTP/1.1\n" + host + "\r\n", 1},
+		"a bare CR within it":               {"CONNECT files.exa\rmple:443 HTTP/1.1\r\n" + host + "\r\n", 1},
+		"a bare LF behind a header":         {line + "X: 1\n" + host + "\r\n", 1},
+		"no version":                        {"CONNECT files.example:443\r\n" + host + "\r\n", 1},
+		"another version":                   {"CONNECT files.example:443 HTTP/2.0\r\n" + host + "\r\n", 1},
+		"no Host":                           {line + "\r\n", 1},
+		"a header without a name":           {line + host + ": x\r\n\r\n", 1},
+		"too long a head":                   {line + host + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 1},
+		"an empty line before it":           {"\r\nCONNECT files.example:443\r\n" + host + "\r\n", 1},
+		"in small letters":                  {"connect files.example:443 HTTP/1.1\n" + host + "\r\n", 1},
+		"another method":                    {"GET connect HTTP/1.1\n" + host + "\r\n", 0},
+		"a method that begins like it":      {"CONNECTED files.example:443 HTTP/1.1\n" + host + "\r\n", 0},
+		"CONNECT at another place":          {"GET / HTTP/1.1\r\nCONNECT x\n" + host + "\r\n", 0},
+		"another one right behind it":       {"CONNECT evil.example:443 HTTP/1.1\r\n" + host + "\r\nGET / HTTP/3.0\r\n" + host + "\r\n", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := newInterceptor(t, "")
+			conn := i.dial("unix")
+			go func() { _, _ = io.WriteString(conn, c.sent) }() // a head that is too long is not read to its end
+			_, _ = io.Copy(io.Discard, conn)
+			want := i.p.Numbers().Tunnels
+			for kind := range want {
+				want[kind] = 0
+			}
+			want[Tunnel{"none", "refused"}] = c.counted
+			if got := i.p.Numbers().Tunnels; !maps.Equal(got, want) {
+				t.Errorf("counted %v", got)
+			}
+		})
+	}
+}
+
 // TestConnectionsThatWaitForRoomAreCounted: who comes while all are taken is, and who comes before or after is not.
 func TestConnectionsThatWaitForRoomAreCounted(t *testing.T) {
 	const request = "GET /vapi/x HTTP/1.1\r\n" + orgLine + "\r\n"

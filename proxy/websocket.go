@@ -42,13 +42,13 @@ func (c *call) relay(conn net.Conn) {
 	u := c.up
 	c.up = nil
 	defer func() { _ = u.Close() }()
-	c.p.join(c.id[:], c.conn, conn, u, u.br, &c.sent, &c.received)
+	c.p.join(c.p.ctx, c.id[:], c.conn, conn, u, u.br, &c.sent, &c.received)
 }
 
-// join copies between a caller and the other side, whose bytes come from src, until both are done. in is the caller's connection as the
+// join copies between a caller and the other side, whose bytes come from answers, until both are done or ctx is. in is the caller's connection as the
 // server library has left it.
-func (p *Proxy) join(id []byte, caller *callerConn, in, u net.Conn, answers io.Reader, sent, received *int64) {
-	defer context.AfterFunc(p.ctx, func() { // ends the tunnel with the proxy
+func (p *Proxy) join(ctx context.Context, id []byte, caller *callerConn, in, u net.Conn, answers io.Reader, sent, received *int64) {
+	defer context.AfterFunc(ctx, func() {
 		_ = u.Close()
 		_ = caller.Close()
 	})()
