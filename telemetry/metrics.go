@@ -96,7 +96,7 @@ var (
 	}
 	Tunnels = &Metric{
 		Name: "keyward.tunnels", Kind: Counter, Unit: "{tunnel}", Labels: []string{"kind", "result"},
-		Help: "CONNECT requests: to a provider's host (intercepted), to one that is let through (passthrough), or to neither (none); opened, refused, or failed (TLS with the app, or the connection to the host, did not come about).",
+		Help: "CONNECT requests: to a provider's host (intercepted), to one that is let through (passthrough), or to neither (none, malformed ones among them); opened, refused, or failed (TLS with the app, or the connection to the host, did not come about).",
 	}
 	Redactions = &Metric{
 		Name: "keyward.redactions", Kind: Counter, Unit: "{answer}", Labels: []string{"kind"},
