@@ -37,8 +37,8 @@ type rows struct {
 	credentials map[store.Ref]*store.Credential
 	assistants  map[string]*store.Assistant
 	tokens      map[[32]byte]*store.Token
-	err         error    // what every look-up returns, if set
-	unsaid      [32]byte // the hash of a token of which the store says nothing
+	err         error                     // what every look-up returns, if set
+	says        func(hash [32]byte) error // what the look-up of a token returns instead, if it is set and that is an error
 }
 
 func (r *rows) Credential(_ context.Context, ref store.Ref) (*store.Credential, bool, error) {
@@ -71,8 +71,10 @@ func (r *rows) Token(_ context.Context, hash [32]byte) (*store.Token, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	if hash == r.unsaid {
-		return nil, store.ErrUnavailable
+	if r.says != nil {
+		if err := r.says(hash); err != nil {
+			return nil, err
+		}
 	}
 	if t := r.tokens[hash]; t != nil {
 		return t, nil

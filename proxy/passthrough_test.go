@@ -141,7 +141,22 @@ func TestAPassthroughTunnelEndsWithItsCaller(t *testing.T) {
 		"a token that nobody can confirm": {"tcp", "store_unavailable", func(i *interceptor, hash [32]byte) {
 			i.rows.mu.Lock()
 			defer i.rows.mu.Unlock()
-			i.rows.unsaid = hash
+			i.rows.says = func(asked [32]byte) error {
+				if asked == hash {
+					return store.ErrUnavailable
+				}
+				return nil
+			}
+		}},
+		"a mistake of ours": {"tcp", "", func(i *interceptor, hash [32]byte) {
+			i.rows.mu.Lock()
+			defer i.rows.mu.Unlock()
+			i.rows.says = func(asked [32]byte) error {
+				if asked == hash {
+					panic("of the test")
+				}
+				return nil
+			}
 		}},
 		"a token beside a peer's rule": {"unix", "caller_unauthenticated", (*interceptor).revoke},
 		"a peer's rule that is gone": {"unix", "caller_unauthenticated", func(i *interceptor, _ [32]byte) {
@@ -164,6 +179,12 @@ func TestAPassthroughTunnelEndsWithItsCaller(t *testing.T) {
 			}
 			time.Sleep(3 * askAgainEvery / 2)
 			says(t, other, "after")
+			if c.code == "" {
+				waitFor(t, func() bool {
+					return i.p.Stats().Panics.Load() == 1 && strings.Contains(i.logs.String(), `"status":200`)
+				})
+				return
+			}
 			waitFor(t, func() bool { return strings.Contains(i.logs.String(), `"status":200,"code":"`+c.code+`"`) })
 			if logs := i.logs.String(); strings.Count(logs, `"code"`) != 1 {
 				t.Errorf("log:\n%s", logs)
