@@ -239,6 +239,7 @@ func (s *Server) reply(c *call, a *answer) *refusal {
 		out.SetBodyRaw(whole)
 		a.end()
 		c.finish()
+		c.giveBack()
 		return nil
 	}
 	if len(whole) == 0 { // a long one keeps the limit that it had
