@@ -104,8 +104,7 @@ func TestAnAnswerHasNothingOfTheLastOne(t *testing.T) {
 
 // Nor are bodies, whose memory is used again too, ever mixed up: not those of messages that are cut, refused or waited for in vain either.
 func TestBodiesAreNotMixedUp(t *testing.T) {
-	w := newWorld(t)
-	w.app.answers(func(rw http.ResponseWriter, r *http.Request) {
+	app := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if len(body)%5 == 0 {
 			panic(http.ErrAbortHandler)
@@ -114,7 +113,9 @@ func TestBodiesAreNotMixedUp(t *testing.T) {
 			rw.WriteHeader(http.StatusTeapot)
 		}
 		_, _ = rw.Write(body)
-	})
+	}))
+	defer app.Close()
+	w := newWorld(t, func(o *Options) { o.Routes = []Route{{Target: app.URL}} })
 	var all sync.WaitGroup
 	for worker := range 8 {
 		all.Go(func() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/internal/peek"
+	"github.com/keyward/keyward/internal/socket"
 )
 
 const (
@@ -34,6 +35,7 @@ type lane struct {
 // An appConn is one connection to an app, used by one request at a time.
 type appConn struct {
 	net.Conn
+	sock  *socket.Socket // nil: TLS
 	raw   syscall.RawConn
 	br    *bufio.Reader
 	bw    *bufio.Writer
@@ -47,7 +49,7 @@ type appConn struct {
 }
 
 func (c *appConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
+	n, err := write(c.sock, c.Conn, b)
 	if n > 0 {
 		c.wrote.Store(true)
 	}
@@ -59,7 +61,7 @@ func (c *appConn) Read(b []byte) (int, error) {
 		c.broke = errLongHead
 		return 0, errLongHead
 	}
-	n, err := c.Conn.Read(b[:min(int64(len(b)), c.left)])
+	n, err := read(c.sock, c.Conn, b[:min(int64(len(b)), c.left)])
 	c.left -= int64(n)
 	if err != nil {
 		c.broke = err
@@ -123,7 +125,9 @@ func (l *lane) dial(ctx context.Context, until time.Time) (*appConn, error) {
 	}
 	c := &appConn{Conn: conn}
 	c.raw, err = conn.(syscall.Conn).SyscallConn()
-	if err == nil && l.tls != nil {
+	if l.tls == nil {
+		c.sock = socket.New(conn)
+	} else if err == nil {
 		over := tls.Client(conn, l.tls)
 		c.Conn, err = over, over.HandshakeContext(ctx)
 	}
