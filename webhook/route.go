@@ -82,6 +82,9 @@ type target struct {
 
 // parseTarget reads http://HOST:PORT/PATH and unix:SOCKET:/PATH. Its errors do not quote the target, which may hold a password.
 func parseTarget(s string) (target, error) {
+	if _, query, _ := strings.Cut(s, "?"); !isTarget(query) {
+		return target{}, errors.New("the target's query has a space or a control character: write it as %20, for instance")
+	}
 	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
 		socket, path, ok := strings.Cut(rest, ":")
 		if !ok || socket == "" || !strings.HasPrefix(path, "/") {
