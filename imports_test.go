@@ -33,8 +33,8 @@ var mayImport = map[string][]string{
 	"lastgood":   {"seal", "store"},
 
 	// The paths of a request: never each other, never the cache. They take a store.Reader.
-	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace", "internal/peek"},
-	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace", "internal/peek"},
+	"proxy":     {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace", "internal/peek", "internal/socket"},
+	"webhook":   {"provider", "seal", "store", "caller", "credential", "problem", "mask", "trace", "internal/peek", "internal/socket"},
 	"assistant": {"provider", "seal", "store", "caller", "credential"},
 	"admin":     {"provider", "seal", "store", "caller", "credential"},
 
@@ -46,8 +46,9 @@ var mayImport = map[string][]string{
 	// The only package that knows an exporter.
 	"telemetry": {"trace"},
 
-	// The paths' own look at a socket.
-	"internal/peek": {},
+	// The paths' own look at a socket, and reading and writing one.
+	"internal/peek":   {},
+	"internal/socket": {},
 
 	"internal/pgtest":   {},
 	"internal/canary":   {"provider"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/internal/socket"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +29,7 @@ type callerConn struct {
 	via   *via                       // what CONNECT has settled; nil unless there is an outer one
 	over  chan struct{}              // closed with an inner one
 
-	sock      *socket // nil: the connection is no socket
+	sock      *socket.Socket // nil: the connection is no socket
 	deadline  readDeadline
 	idleSince atomic.Int64 // nanoseconds since started; 0: a request is being served
 	closed    atomic.Bool
@@ -42,7 +43,7 @@ type callerConn struct {
 
 func newCallerConn(c net.Conn, l *Listener) *callerConn {
 	cc := &callerConn{Conn: c, at: l, poll: make([]unix.PollFd, 1)}
-	cc.sock = newSocket(c)
+	cc.sock = socket.New(c)
 	cc.deadline.over(c, cc.sock)
 	cc.idleSince.Store(int64(time.Since(started)))
 	cc.head.idle()
@@ -94,7 +95,7 @@ func (c *callerConn) Write(b []byte) (n int, err error) {
 		}
 	}
 	if c.sock != nil {
-		return c.sock.write(b)
+		return c.sock.Write(b)
 	}
 	return c.Conn.Write(b)
 }

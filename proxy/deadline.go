@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/keyward/keyward/internal/socket"
 )
 
 // started is what deadlines count from: by the monotonic clock, at half the price of time.Now.
@@ -21,13 +23,13 @@ const never = math.MaxInt64
 // it ends a read for asks again whether time is really up. The deadline itself is exact.
 type readDeadline struct {
 	conn net.Conn
-	sock *socket      // reads; nil: conn does
-	want atomic.Int64 // the deadline, in nanoseconds since started
-	set  atomic.Int64 // the timer's; changed under mu
+	sock *socket.Socket // reads; nil: conn does
+	want atomic.Int64   // the deadline, in nanoseconds since started
+	set  atomic.Int64   // the timer's; changed under mu
 	mu   sync.Mutex
 }
 
-func (d *readDeadline) over(c net.Conn, s *socket) {
+func (d *readDeadline) over(c net.Conn, s *socket.Socket) {
 	d.conn, d.sock = c, s
 	d.want.Store(never)
 	d.set.Store(never)
@@ -70,7 +72,7 @@ func (d *readDeadline) read(b []byte) (int, error) {
 		var n int
 		var err error
 		if d.sock != nil {
-			n, err = d.sock.read(b)
+			n, err = d.sock.Read(b)
 		} else {
 			n, err = d.conn.Read(b)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/internal/peek"
+	"github.com/keyward/keyward/internal/socket"
 )
 
 // recordBuffer holds one TLS record of the largest size (RFC 8446, section 5.2) and its header.
@@ -20,7 +21,7 @@ const recordBuffer = 5 + 16384 + 256
 // answer.
 type guardedConn struct {
 	net.Conn
-	sock     *socket // nil: the connection is no socket
+	sock     *socket.Socket // nil: the connection is no socket
 	deadline readDeadline
 	raw      syscall.RawConn
 	tls      bool
@@ -42,7 +43,7 @@ type guardedConn struct {
 
 func newGuardedConn(c net.Conn, tls bool) *guardedConn {
 	g := &guardedConn{Conn: c, tls: tls}
-	g.sock = newSocket(c)
+	g.sock = socket.New(c)
 	g.deadline.over(c, g.sock)
 	if sc, ok := c.(syscall.Conn); ok {
 		g.raw, _ = sc.SyscallConn()
@@ -84,7 +85,7 @@ func (g *guardedConn) Write(b []byte) (int, error) {
 	var n int
 	var err error
 	if g.sock != nil {
-		n, err = g.sock.write(b)
+		n, err = g.sock.Write(b)
 	} else {
 		n, err = g.Conn.Write(b)
 	}

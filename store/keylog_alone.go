@@ -52,11 +52,11 @@ var joinPatience = 5 * time.Second
 
 const (
 	keepEvery  = 100 * time.Millisecond // how often is seen whether somebody wants to join
-	moveEvery  = 20 * time.Millisecond  // how often SQLite is given some keys, while there are any
+	moveEvery  = 5 * time.Millisecond   // how often SQLite is given some keys, while there are any
 	turnEvery  = time.Second            // how long keys are kept before it is given them
 	aloneAfter = time.Second            // of being one of those who answer; and how often it is tried
-	moveAtOnce = 128                    // keys in a transaction at least: others wait for it
-	moveWithin = 50                     // steps
+	moveAtOnce = 32                     // keys in a transaction at least: others wait for it, and what is asked meanwhile for the processor
+	moveWithin = 200                    // steps
 )
 
 // HoldKeys has this process be one of those that answer messages on the store: to be called before the first. While it is the only one on

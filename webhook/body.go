@@ -5,13 +5,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
-// Bodies are read whole, since a signature is over all of it. Those up to freeBody are bounded by the number of connections alone; all
+// Bodies are read whole, since a signature is over all of it. Those up to smallBody are bounded by the number of connections alone; all
 // longer ones share memory for bodiesAtOnce of the longest kind, taken as the bytes arrive and not as they are announced.
 const (
-	freeBody     = 64 << 10
+	smallBody    = 64 << 10
 	bodiesAtOnce = 4
 	waitMemory   = 2 * time.Second
 	bodyTimeout  = 30 * time.Second // for a whole body: no provider waits longer for its answer
@@ -27,7 +28,7 @@ func (s *Server) readBody(c *call) *refusal {
 		return nil
 	}
 	_ = c.conn.SetReadDeadline(time.Now().Add(bodyTimeout))
-	body := make([]byte, 0, min(max(c.head.length, 512), freeBody)+1)
+	body := c.lend(int(min(max(c.head.length, 512), smallBody)) + 1)
 	for {
 		if len(body) == cap(body) {
 			if bad := s.reserve(c, int64(cap(body))); bad != nil {
@@ -55,9 +56,34 @@ func (s *Server) readBody(c *call) *refusal {
 	}
 }
 
+// lent are bodies of messages that were answered.
+var lent = sync.Pool{New: func() any { return new([]byte) }}
+
+// lend gives the call an empty body that n bytes fit in.
+func (c *call) lend(n int) []byte {
+	const least = 8 << 10
+	c.lent = lent.Get().(*[]byte) //nolint:forcetypeassert // nothing else is put there
+	if cap(*c.lent) < n {
+		*c.lent = make([]byte, 0, max(n, least))
+	}
+	return *c.lent
+}
+
+// giveBack lets the next message have the body's memory. Nobody looks at it any more, neither the app's connection nor the store.
+func (c *call) giveBack() {
+	body := c.message.body
+	if c.lent == nil || cap(body) > 2*smallBody {
+		return
+	}
+	clear(body)
+	*c.lent = body[:0]
+	lent.Put(c.lent)
+	c.lent, c.message.body = nil, nil
+}
+
 // reserve takes n more bytes of the memory for long bodies. A body that never grows takes none.
 func (s *Server) reserve(c *call, n int64) *refusal {
-	if c.reserved == 0 && n < freeBody {
+	if c.reserved == 0 && n < smallBody {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, waitMemory)

@@ -33,6 +33,7 @@ type call struct {
 	assistant string // mapped to the org
 	claim     *claim // nil: it needs none, or has it no more
 	reserved  int64  // of the memory for long bodies
+	lent      *[]byte
 	status    int
 	code      string
 	synced    bool

@@ -51,8 +51,8 @@ func newClaims(m Memory, log zerolog.Logger) *claims {
 }
 
 // take claims the key of a message. While another one of the same key is being answered it waits for what becomes of that: if its sidecar
-// dies, or the app does not answer it, this one is welcome. Nil: it was answered before; an error: that could not be found out.
-func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim, error) {
+// dies, or the app does not answer it, this one is welcome. Nil: it was answered before; an error: that could not be found out, or not in time.
+func (s *claims) take(ctx context.Context, key string, until, deadline time.Time) (*claim, error) {
 	mine := &claim{key: key, until: until}
 	for {
 		over, answered := s.hold(mine)
@@ -60,12 +60,10 @@ func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim,
 		case answered:
 			return nil, nil
 		case over != nil:
-			select {
-			case <-over:
-				continue
-			case <-ctx.Done():
-				return nil, fmt.Errorf("waiting for what becomes of the same message: %w", ctx.Err())
+			if err := await(ctx, deadline, over); err != nil {
+				return nil, err
 			}
+			continue
 		}
 		asked := time.Now()
 		found, err := s.memory.ClaimSeen(ctx, key)
@@ -79,11 +77,21 @@ func (s *claims) take(ctx context.Context, key string, until time.Time) (*claim,
 		if err != nil || found == store.Seen {
 			return nil, err
 		}
-		select {
-		case <-time.After(look):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for what becomes of the same message: %w", ctx.Err())
+		if err := await(ctx, deadline, time.After(look)); err != nil {
+			return nil, err
 		}
+	}
+}
+
+// await waits for something on what becomes of the same message.
+func await[T any](ctx context.Context, deadline time.Time, something <-chan T) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	select {
+	case <-something:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for what becomes of the same message: %w", ctx.Err())
 	}
 }
 

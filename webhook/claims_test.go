@@ -135,7 +135,7 @@ func TestAnswerIsRememberedAtTheEnd(t *testing.T) {
 	db := openStore(t, stores["sqlite"](t))
 	m := &forgetful{DB: db, down: true}
 	c := newClaims(m, zerolog.Nop())
-	one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute))
+	one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute), time.Now().Add(time.Minute))
 	if err != nil || c.confirm(one) {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestClaimsAreRenewedWhileTheStoreIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &slow{}
 		c := newClaims(m, zerolog.Nop())
-		if _, err := c.take(t.Context(), "held", time.Now().Add(time.Minute)); err != nil {
+		if _, err := c.take(t.Context(), "held", time.Now().Add(time.Minute), time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 20 {
@@ -273,7 +273,7 @@ func TestAudioThatAnotherAnswered(t *testing.T) {
 	db := openStore(t, url)
 	w := newWorld(t, func(o *Options) { o.Memory = db })
 	until := time.Now().Add(time.Minute).Truncate(time.Microsecond) // of a signature's time: the same in every sidecar
-	mine, err := w.s.claims.take(t.Context(), "key", until)
+	mine, err := w.s.claims.take(t.Context(), "key", until, time.Now().Add(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +294,7 @@ func TestGivenUpWhileTheStoreIsTold(t *testing.T) {
 	db := openStore(t, stores["sqlite"](t))
 	m := &forgetful{DB: db, down: true}
 	c := newClaims(m, zerolog.Nop())
-	one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute))
+	one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute), time.Now().Add(time.Minute))
 	if err != nil || c.confirm(one) {
 		t.Fatal(err)
 	}
@@ -309,12 +309,12 @@ func TestGivenUpWhileTheStoreIsTold(t *testing.T) {
 // While the sidecar ends nobody can say what becomes of the first: its copy is not called one that was answered.
 func TestCopyAtTheEnd(t *testing.T) {
 	c := newClaims(openStore(t, stores["sqlite"](t)), zerolog.Nop())
-	if one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute)); one == nil || err != nil {
+	if one, err := c.take(t.Context(), "key", time.Now().Add(time.Minute), time.Now().Add(time.Minute)); one == nil || err != nil {
 		t.Fatal(err)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if two, err := c.take(ended, "key", time.Now().Add(time.Minute)); two != nil || err == nil {
+	if two, err := c.take(ended, "key", time.Now().Add(time.Minute), time.Now().Add(time.Minute)); two != nil || err == nil {
 		t.Errorf("%v %v", two, err)
 	}
 }

@@ -9,10 +9,11 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"github.com/keyward/keyward/store"
 )
@@ -32,36 +33,29 @@ func (q *Queue) deliver(ctx context.Context, d *store.Delivery) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.o.Timeout)
 	defer cancel()
-	header := deliveryHeader(d)
+	ours := ""
 	if span, traced := q.follow(d); traced {
-		for name := range header {
-			if is([]byte(name), "traceparent") {
-				header[name] = []string{string(span.Own.Append(nil))}
-			}
-		}
+		ours = string(span.Own.Append(nil))
 		defer func() { q.delivered(span, err) }()
 	}
-	req := (&http.Request{
-		Method: d.Method, URL: to.url(d.RawQuery), Host: to.host, Header: header,
-		Body: io.NopCloser(bytes.NewReader(d.Body)), ContentLength: int64(len(d.Body)),
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(d.Body)), nil },
-	}).WithContext(ctx)
-	if len(d.Body) == 0 {
-		req.Body, req.GetBody = http.NoBody, nil
-	}
-	resp, err := q.targets.to(to).RoundTrip(req)
+	until, _ := ctx.Deadline()
+	answer, err := q.targets.to(to).ask(ctx, &question{
+		method: d.Method, to: to, query: d.RawQuery, body: d.Body, until: until,
+		lines: func(w lineWriter) { writeDelivery(w, d, ours) },
+	})
 	if err != nil {
 		return q.why(err)
 	}
-	status := resp.StatusCode
-	if status == http.StatusSwitchingProtocols {
-		_ = resp.Body.Close() // the connection is the app's now, and would be read for ever
+	status := answer.StatusCode()
+	if status == fasthttp.StatusSwitchingProtocols {
+		_ = answer.Close() // the connection is the app's now, and would be read for ever
 		return errors.New("the app answered 101, which is no answer to a webhook")
 	}
 	// What comes after the status says nothing that matters: it is read for the connection's sake, and not waited for.
 	defer time.AfterFunc(answerWait, cancel).Stop()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
-	_ = resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, answer, maxAnswer)
+	_ = answer.Close()
+	answer.free()
 	switch {
 	case status >= 200 && status < 300:
 		return nil
@@ -79,21 +73,18 @@ func (s *Server) Target(provider, org string) string {
 	return ""
 }
 
-// deliveryHeader is what was stored, as it was written, and the id.
-func deliveryHeader(d *store.Delivery) http.Header {
-	h := http.Header{"User-Agent": nil} // Go would add its own
+// writeDelivery writes what was stored, as it was written, and the id. A traceparent of ours stands in the stored one's place.
+func writeDelivery(w lineWriter, d *store.Delivery, traceparent string) {
 	for name, value := range headers(d) {
-		if is(name, "keyward-delivery-id") {
-			continue
+		switch {
+		case is(name, "keyward-delivery-id"):
+		case traceparent != "" && is(name, "traceparent"):
+			writeLine(w, string(name), traceparent)
+		default:
+			writeLine(w, string(name), string(value))
 		}
-		key := string(name)
-		if is(name, "user-agent") {
-			key = "User-Agent"
-		}
-		h[key] = append(h[key], string(value))
 	}
-	h["Keyward-Delivery-Id"] = []string{d.ID}
-	return h
+	writeLine(w, "Keyward-Delivery-Id", d.ID)
 }
 
 // headers are the lines that were stored.

@@ -23,6 +23,7 @@ type refusal struct {
 // Everything that is answered without the app, in one table.
 var (
 	refuseVersion = &refusal{status: 400, code: "bad_request", detail: "the HTTP version is neither 1.0 nor 1.1", close: true}
+	refuseTarget  = &refusal{status: 400, code: "bad_request", detail: "the request's target has a space or a control character", close: true}
 	refuseShort   = &refusal{status: 400, code: "bad_request", detail: "the body ended before its end", close: true}
 
 	// refuseUnverified is the same whatever the reason, and in the same time.

@@ -302,6 +302,8 @@ func TestPathsAndMethods(t *testing.T) {
 		"POST /webhooks/vapi/acme HTTP/1.1\r\n\r\n",
 		"POST /webhooks/vapi/acme HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
 		"POST /webhooks/vapi/acme HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"POST /webhooks/vapi/acme?a b HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+		"POST /webhooks/vapi/acme?\x01 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
 		"POST /webhooks/vapi/acme HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n folded\r\nContent-Length: 0\r\n\r\n",
 	} {
 		if s := w.raw(head); s.status != 400 {

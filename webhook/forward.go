@@ -9,8 +9,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"github.com/valyala/fasthttp"
 
 	"github.com/keyward/keyward/store"
 )
@@ -70,15 +71,13 @@ const storeTimeout = 5 * time.Second
 // accept stores a delivery and acknowledges it.
 func (s *Server) accept(c *call, route *parsedRoute, key string, until time.Time) *refusal {
 	path, _, _ := strings.Cut(c.target, "?")
-	var header []byte
-	for _, f := range c.forwarded() {
-		header = append(append(append(append(header, f.name...), ": "...), f.value...), "\r\n"...)
-	}
+	var header bytes.Buffer
+	c.writeHead(&header)
 	ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
 	defer cancel()
 	d := &store.Delivery{
 		Org: c.org, Provider: c.source.provider.Name, Type: c.said.typ, Assistant: c.assistant, Group: c.group(), Target: route.Target,
-		Method: c.message.method, Path: path, RawQuery: c.message.rawQuery, Header: header, Body: c.message.body,
+		Method: c.message.method, Path: path, RawQuery: c.message.rawQuery, Header: header.Bytes(), Body: c.message.body,
 		SeenKey: key, SeenUntil: until,
 	}
 	duplicate, err := s.o.Accept(ctx, d)
@@ -136,29 +135,27 @@ var hopByHop = []string{
 	"host", "content-length", "expect",
 }
 
-// forwarded are the headers that the app gets: the sender's, less this hop's and what proves the sender to us and is a secret, and what
+// writeHead writes the lines that the app gets: the sender's, less this hop's and what proves the sender to us and is a secret, and what
 // Keyward knows. Nothing from outside can stand in a Keyward header, in no spelling that an app could take for one.
-func (c *call) forwarded() []field {
-	all := make([]field, 0, len(c.head.fields)+6)
+func (c *call) writeHead(w lineWriter) {
 	for _, f := range c.head.fields {
 		if !c.drops(f.name) && !(c.traced && c.retraces(f.name)) {
-			all = append(all, f)
+			_, _ = w.Write(f.name)
+			_, _ = w.WriteString(": ")
+			_, _ = w.Write(f.value)
+			_, _ = w.WriteString("\r\n")
 		}
 	}
-	add := func(name, value string) {
-		if value != "" {
-			all = append(all, field{[]byte(name), []byte(value)})
-		}
+	writeLine(w, "Keyward-Org", c.org)
+	if c.assistant != "" {
+		writeLine(w, "Keyward-Assistant", c.assistant)
 	}
-	add("Keyward-Org", c.org)
-	add("Keyward-Assistant", c.assistant)
-	add("Keyward-Provider", c.source.provider.Name)
-	add("Keyward-Verified", "true")
-	add("Keyward-Request-Id", c.id)
+	writeLine(w, "Keyward-Provider", c.source.provider.Name)
+	writeLine(w, "Keyward-Verified", "true")
+	writeLine(w, "Keyward-Request-Id", c.id)
 	if c.traced {
-		add("traceparent", c.onward())
+		writeLine(w, "traceparent", c.onward())
 	}
-	return all
 }
 
 func (c *call) drops(name []byte) bool {
@@ -180,14 +177,9 @@ func (c *call) drops(name []byte) bool {
 
 // ask sends a message to the app and makes its answer ours.
 func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key string, until time.Time) *refusal {
-	ctx, cancel := context.WithCancel(s.ctx)
-	a := &answer{c: c, cancel: cancel, idle: s.o.IdleTimeout}
-	a.timer = time.AfterFunc(time.Until(c.start.Add(limit)), func() { a.late.Store(true); cancel() })
+	a := &answer{c: c, idle: s.o.IdleTimeout, until: c.start.Add(limit)}
 	var err error
-	c.claim, err = s.claims.take(ctx, key, until)
-	if c.claim == nil {
-		a.end()
-	}
+	c.claim, err = s.claims.take(s.ctx, key, until, a.until)
 	switch {
 	case err != nil:
 		s.log.Error().Err(err).Str("request_id", c.id).Msg("recording a webhook; its sender is told to try again")
@@ -198,81 +190,45 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 	}
 
 	c.asks()
-	req := (&http.Request{
-		Method: c.message.method, URL: route.to.url(c.message.rawQuery), Host: route.to.host, Header: c.header(),
-		Body: io.NopCloser(bytes.NewReader(c.message.body)), ContentLength: int64(len(c.message.body)),
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.message.body)), nil },
-	}).WithContext(ctx)
-	if len(c.message.body) == 0 {
-		req.Body, req.GetBody = http.NoBody, nil
-	}
-	resp, err := s.targets.to(route.to).RoundTrip(req) //nolint:bodyclose // redirects are answers; the answer's body is closed where it has been sent, by a.end
+	a.app, err = s.targets.to(route.to).ask(s.ctx, &question{
+		method: c.message.method, to: route.to, query: c.message.rawQuery, lines: c.writeHead, body: c.message.body, until: a.until,
+	})
 	if err != nil {
-		a.end()
 		bad := a.refusal(err)
 		c.answered(0, bad)
 		return bad
 	}
-	c.answered(resp.StatusCode, nil)
-	a.body = resp.Body
-	if resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode < 200 {
+	status := a.app.StatusCode()
+	c.answered(status, nil)
+	if status < 200 { // it was not asked to switch protocols
 		a.end()
 		return refuseAppAnswer
 	}
-	return s.reply(c, a, resp)
-}
-
-// header is what the app is sent. c.asks has been called.
-func (c *call) header() http.Header {
-	all := c.forwarded()
-	h := make(http.Header, len(all)+1)
-	h["User-Agent"] = nil // else there is one of Go's
-	values := make([]string, len(all))
-	for i, f := range all {
-		name := string(f.name) // as written: case is kept
-		if is(f.name, "user-agent") {
-			name = "User-Agent"
-		}
-		values[i] = string(f.value)
-		if one := values[i : i+1 : i+1]; len(h[name]) == 0 {
-			h[name] = one
-		} else {
-			h[name] = append(h[name], one...)
-		}
-	}
-	return h
+	return s.reply(c, a)
 }
 
 // maxWhole is how much of an answer is waited for before it goes back, so that a slow or broken one can still be told by its status.
 const maxWhole = 1 << 20
 
 // reply makes the app's answer the provider's. Audio is passed on as it is made; all else is read whole first if it is not too long.
-func (s *Server) reply(c *call, a *answer, resp *http.Response) *refusal {
+func (s *Server) reply(c *call, a *answer) *refusal {
 	out := &c.ctx.Response
 	var whole []byte
+	status, length := a.app.StatusCode(), a.app.left
 	stream := c.said.typ == voiceRequest && c.source.provider.Name == "vapi"
 	if !stream {
 		var err error
-		whole, err = io.ReadAll(io.LimitReader(resp.Body, maxWhole+1))
-		if err != nil {
+		if whole, err = a.begin(length); err != nil {
 			a.end()
 			return a.refusal(err)
 		}
 		stream = len(whole) > maxWhole
 	}
-	listed := strings.Split(resp.Header.Get("Connection"), ",")
-	for name, values := range resp.Header {
-		if dropsFromAnswer(name, listed) {
-			continue
-		}
-		for _, v := range values {
-			out.Header.Add(name, v)
-		}
-	}
-	a.complete, a.left = !stream, resp.ContentLength
-	c.acknowledge(resp.StatusCode)
+	a.copyHead(&out.Header)
+	a.complete, a.left = !stream, length
+	c.acknowledge(status)
 	switch {
-	case resp.StatusCode < 200 || resp.StatusCode > 299:
+	case status > 299:
 		c.unclaim() // it was not acknowledged
 	case !stream && s.claims.confirm(c.claim):
 		a.end()
@@ -283,59 +239,91 @@ func (s *Server) reply(c *call, a *answer, resp *http.Response) *refusal {
 		out.SetBodyRaw(whole)
 		a.end()
 		c.finish()
+		c.giveBack()
 		return nil
 	}
-	if len(whole) == 0 && a.timer.Stop() { // a long one keeps the limit that it had
-		a.timer = time.AfterFunc(a.idle, func() { a.late.Store(true); a.cancel() })
+	if len(whole) == 0 { // a long one keeps the limit that it had
 		a.moves = true
+		a.move()
 	}
-	a.body = &rest{whole, resp.Body}
+	a.body = &rest{whole, a.app}
 	out.ImmediateHeaderFlush = true
-	out.SetBodyStream(a, int(resp.ContentLength)) // -1: chunked
+	out.SetBodyStream(a, int(length)) // -1: chunked
 	return nil
 }
 
-func dropsFromAnswer(name string, listed []string) bool {
+// begin reads an answer's body whole, or a little more than maxWhole of it.
+func (a *answer) begin(length int64) ([]byte, error) {
+	if length < 0 || length > maxWhole {
+		return io.ReadAll(io.LimitReader(a.app, maxWhole+1))
+	}
+	whole := make([]byte, length)
+	_, err := io.ReadFull(a.app, whole)
+	return whole, err
+}
+
+// copyHead gives the provider the app's headers, less its hop's and what only Keyward may say.
+func (a *answer) copyHead(out *fasthttp.ResponseHeader) {
+	var listed [][]byte
+	for name, value := range a.app.All() {
+		if is(name, "connection") {
+			listed = append(listed, bytes.Split(value, []byte{','})...)
+		}
+	}
+	for name, value := range a.app.All() {
+		if !dropsFromAnswer(name, listed) {
+			out.AddBytesKV(name, value)
+		}
+	}
+}
+
+func dropsFromAnswer(name []byte, listed [][]byte) bool {
 	for _, drop := range hopByHop {
-		if strings.EqualFold(name, drop) {
+		if is(name, drop) {
 			return true
 		}
 	}
 	for _, l := range listed {
-		if strings.EqualFold(strings.TrimSpace(l), name) {
+		if bytes.EqualFold(bytes.TrimSpace(l), name) {
 			return true
 		}
 	}
-	return len(name) >= 8 && strings.EqualFold(name[:8], "keyward-")
+	const ours = "keyward-"
+	return len(name) >= len(ours) && is(name[:len(ours)], ours)
 }
 
 // An answer is the app's on its way to the provider.
 type answer struct {
 	c        *call
-	body     io.ReadCloser
-	cancel   context.CancelFunc
-	timer    *time.Timer
+	app      *appAnswer // nil: there is none
+	body     io.Reader  // what is left of it
+	until    time.Time  // when it must be here
 	idle     time.Duration
-	moves    bool // the timer counts from the last byte
-	late     atomic.Bool
+	moves    bool  // until counts from the last byte
 	left     int64 // of the body; negative: not known
 	complete bool
 }
 
 func (a *answer) end() {
-	a.timer.Stop()
-	a.cancel()
-	if a.body != nil {
-		_ = a.body.Close()
+	if a.app != nil {
+		_ = a.app.Close()
+		a.app.free()
+		a.app = nil
 	}
+}
+
+// move has an answer that is being made take as long as it likes, but not be silent for longer than idle.
+func (a *answer) move() {
+	a.until = time.Now().Add(a.idle)
+	a.app.waitUntil(a.until)
 }
 
 // refusal is what an answer that did not come looks like to the provider.
 func (a *answer) refusal(err error) *refusal {
 	switch {
-	case a.late.Load():
+	case !time.Now().Before(a.until):
 		return refuseAppSlow
-	case strings.Contains(err.Error(), "malformed"):
+	case errors.Is(err, errMalformed):
 		return refuseAppAnswer
 	}
 	return refuseApp
@@ -344,7 +332,7 @@ func (a *answer) refusal(err error) *refusal {
 // Read gives fasthttp the pieces of a body that it sends in chunks.
 func (a *answer) Read(b []byte) (int, error) {
 	if a.moves {
-		a.timer.Reset(a.idle)
+		a.move()
 	}
 	n, err := a.body.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -408,7 +396,7 @@ func (a *answer) Close() error {
 // rest is what has been read of a body, then what has not.
 type rest struct {
 	read []byte
-	io.ReadCloser
+	io.Reader
 }
 
 func (r *rest) Read(b []byte) (int, error) {
@@ -417,5 +405,5 @@ func (r *rest) Read(b []byte) (int, error) {
 		r.read = r.read[n:]
 		return n, nil
 	}
-	return r.ReadCloser.Read(b)
+	return r.Reader.Read(b)
 }

@@ -3,18 +3,15 @@ package webhook
 import (
 	"bufio"
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"math"
+	"crypto/tls"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/keyward/keyward/internal/peek"
+	"github.com/keyward/keyward/internal/socket"
 )
 
 const (
@@ -22,21 +19,13 @@ const (
 	keepAliveApp = 30 * time.Second
 	idleApp      = 3 * time.Second // before the app closes it: Node's servers do after five
 	maxIdleApp   = 256
-	maxAppHead   = 64 << 10              // of an answer
-	maxInterim   = 8                     // answers of 1xx before the one that counts
-	shortBody    = 32 << 10              // longer ones are written while the answer may come already
-	brokenGrace  = 50 * time.Millisecond // for the answer of an app that does not read the whole request
 )
 
-var (
-	errLongHead    = errors.New("the head of the app's answer is too long")
-	errManyInterim = errors.New("malformed HTTP response: too many of 1xx")
-)
-
-// A lane is the way to one app over plain HTTP: an http.RoundTripper that sends a request once. It does for it what http.Transport does,
-// but the caller's own goroutine writes and reads: none has to be woken for it, which takes longer than the rest together.
+// A lane is the way to one app: it keeps connections and has each carry one exchange at a time. It does for it what http.Transport does, but
+// the caller's own goroutine writes and reads: none has to be woken for it, which takes longer than the rest together.
 type lane struct {
 	network, address string
+	tls              *tls.Config // nil: plain
 
 	mu    sync.Mutex
 	idle  []*appConn  // the one that has been idle for longest first
@@ -46,10 +35,12 @@ type lane struct {
 // An appConn is one connection to an app, used by one request at a time.
 type appConn struct {
 	net.Conn
+	sock  *socket.Socket // nil: TLS
 	raw   syscall.RawConn
 	br    *bufio.Reader
 	bw    *bufio.Writer
 	left  int64         // that may yet be read
+	broke error         // what reading failed of
 	wrote atomic.Bool   // something of this request
 	sent  chan struct{} // closed when this request is written, or cannot be; nil: it is
 	bad   error         // why it could not be
@@ -58,7 +49,7 @@ type appConn struct {
 }
 
 func (c *appConn) Write(b []byte) (int, error) {
-	n, err := c.Conn.Write(b)
+	n, err := write(c.sock, c.Conn, b)
 	if n > 0 {
 		c.wrote.Store(true)
 	}
@@ -67,159 +58,23 @@ func (c *appConn) Write(b []byte) (int, error) {
 
 func (c *appConn) Read(b []byte) (int, error) {
 	if c.left <= 0 {
+		c.broke = errLongHead
 		return 0, errLongHead
 	}
-	n, err := c.Conn.Read(b[:min(int64(len(b)), c.left)])
+	n, err := read(c.sock, c.Conn, b[:min(int64(len(b)), c.left)])
 	c.left -= int64(n)
-	return n, err
-}
-
-// RoundTrip sends a request and returns when the head of its answer is there. It is sent a second time only if nothing of it was written,
-// because the app had closed the connection meanwhile.
-func (l *lane) RoundTrip(req *http.Request) (*http.Response, error) {
-	for {
-		c, err := l.take(req.Context())
-		if err != nil {
-			return nil, err
-		}
-		resp, err := l.exchange(c, req)
-		if err == nil || !c.used || c.wrote.Load() || req.Context().Err() != nil {
-			return resp, err
-		}
-		if req.GetBody != nil {
-			if req.Body, err = req.GetBody(); err != nil {
-				return nil, err
-			}
-		}
-	}
-}
-
-func (l *lane) exchange(c *appConn, req *http.Request) (*http.Response, error) {
-	b := &appBody{l: l, c: c, ctx: req.Context()}
-	b.stop = context.AfterFunc(b.ctx, func() { _ = c.Close() }) // the app sees that nobody waits any more
-	begun := false
-	defer func() {
-		if !begun { // also when it panicked
-			b.end(false)
-		}
-	}()
-	c.send(req)
-	resp, err := c.answer(req)
 	if err != nil {
-		b.end(false)
-		return nil, b.why(err)
-	}
-	begun = true
-	b.ReadCloser, b.keep = resp.Body, !resp.Close && resp.StatusCode != http.StatusSwitchingProtocols
-	if resp.Body == http.NoBody {
-		b.end(b.keep)
-	}
-	resp.Body = b
-	return resp, nil
-}
-
-// send writes a request. What goes wrong shows at its answer: an app may have given one before it closed the connection.
-func (c *appConn) send(req *http.Request) {
-	write := func() {
-		err := req.Write(c.bw)
-		if err == nil {
-			err = c.bw.Flush()
-		}
-		if err != nil {
-			c.bad = err
-			_ = c.SetReadDeadline(time.Now().Add(brokenGrace))
-		}
-	}
-	if req.ContentLength <= shortBody {
-		write()
-		return
-	}
-	c.sent = make(chan struct{})
-	go func() {
-		defer close(c.sent)
-		write()
-	}()
-}
-
-// answer reads the head of an answer.
-func (c *appConn) answer(req *http.Request) (*http.Response, error) {
-	for range maxInterim {
-		c.left = maxAppHead
-		resp, err := http.ReadResponse(c.br, req)
-		c.left = math.MaxInt64
-		if err != nil || resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, err
-		}
-	}
-	return nil, errManyInterim
-}
-
-// An appBody is the body of an answer. Read to its end, its connection can be used again.
-type appBody struct {
-	io.ReadCloser // from the connection
-	l             *lane
-	c             *appConn
-	ctx           context.Context //nolint:containedctx // the request's, whose answer this is
-	stop          func() bool
-	keep          bool
-	ended         bool
-}
-
-func (b *appBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case errors.Is(err, io.EOF):
-		b.end(b.keep)
-	case err != nil:
-		b.end(false)
-		err = b.why(err)
+		c.broke = err
 	}
 	return n, err
-}
-
-// Close ends the exchange. What is left of the answer is not waited for.
-func (b *appBody) Close() error {
-	b.end(false)
-	return nil
-}
-
-func (b *appBody) end(keep bool) {
-	if b.ended {
-		return
-	}
-	b.ended = true
-	c := b.c
-	if c.sent != nil {
-		select {
-		case <-c.sent:
-		default:
-			keep = false
-			_ = c.Close()
-			<-c.sent // nobody reads the request any more when this returns
-		}
-	}
-	if !b.stop() || !keep || c.bad != nil || !b.l.put(c) {
-		_ = c.Close()
-	}
-}
-
-// why is what an exchange failed of, once it has ended: the request's own end comes first, then what kept it from being written.
-func (b *appBody) why(err error) error {
-	switch {
-	case b.ctx.Err() != nil:
-		return context.Cause(b.ctx)
-	case b.c.bad != nil:
-		return fmt.Errorf("sending: %w", b.c.bad)
-	}
-	return err
 }
 
 // take gives an idle connection that nothing has arrived on, or a new one.
-func (l *lane) take(ctx context.Context) (*appConn, error) {
+func (l *lane) take(ctx context.Context, until time.Time) (*appConn, error) {
 	for {
 		c := l.last()
 		if c == nil {
-			return l.dial(ctx)
+			return l.dial(ctx, until)
 		}
 		if c.quiet() {
 			return c, nil
@@ -252,12 +107,17 @@ func (c *appConn) quiet() bool {
 	if err := c.raw.Control(func(fd uintptr) { errno = peek.Socket(fd, &b) }); err != nil || errno != syscall.EAGAIN {
 		return false
 	}
-	c.used, c.sent = true, nil
+	c.used, c.sent, c.broke = true, nil, nil
 	c.wrote.Store(false)
 	return true
 }
 
-func (l *lane) dial(ctx context.Context) (*appConn, error) {
+func (l *lane) dial(ctx context.Context, until time.Time) (*appConn, error) {
+	if !until.IsZero() {
+		bounded, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		ctx = bounded
+	}
 	dialer := &net.Dialer{Timeout: dialApp, KeepAlive: keepAliveApp}
 	conn, err := dialer.DialContext(ctx, l.network, l.address)
 	if err != nil {
@@ -265,6 +125,12 @@ func (l *lane) dial(ctx context.Context) (*appConn, error) {
 	}
 	c := &appConn{Conn: conn}
 	c.raw, err = conn.(syscall.Conn).SyscallConn()
+	if l.tls == nil {
+		c.sock = socket.New(conn)
+	} else if err == nil {
+		over := tls.Client(conn, l.tls)
+		c.Conn, err = over, over.HandshakeContext(ctx)
+	}
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -306,8 +172,8 @@ func (l *lane) expire() {
 	}
 }
 
-// CloseIdleConnections closes what no request uses.
-func (l *lane) CloseIdleConnections() {
+// close closes what no exchange uses.
+func (l *lane) close() {
 	for c := l.last(); c != nil; c = l.last() {
 		_ = c.Close()
 	}

@@ -2,13 +2,11 @@ package webhook
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,7 +26,7 @@ func newRawApp(t *testing.T, serve func(a *rawApp, c net.Conn, r *bufio.Reader))
 		t.Fatal(err)
 	}
 	a := &rawApp{lane: &lane{network: "tcp", address: l.Addr().String()}}
-	t.Cleanup(func() { _ = l.Close(); a.CloseIdleConnections() })
+	t.Cleanup(func() { _ = l.Close(); a.close() })
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -59,19 +57,20 @@ func (a *rawApp) reads(r *bufio.Reader) bool {
 }
 
 // post sends a body and returns what comes back.
-func (a *rawApp) post(ctx context.Context, body []byte) (status int, got string, err error) {
-	req := (&http.Request{
-		Method: "POST", URL: &url.URL{Scheme: "http", Host: a.address, Path: "/"}, Host: a.address, Header: http.Header{"User-Agent": nil},
-		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
-		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
-	}).WithContext(ctx)
-	resp, err := a.RoundTrip(req)
+func (a *rawApp) post(ctx context.Context, body []byte) (status int, text string, err error) {
+	until, _ := ctx.Deadline()
+	got, err := a.ask(ctx, a.question("POST", body, until))
 	if err != nil {
 		return 0, "", err
 	}
-	whole, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	return resp.StatusCode, string(whole), err
+	status = got.StatusCode()
+	whole, err := io.ReadAll(got)
+	_ = got.Close()
+	return status, string(whole), err
+}
+
+func (a *rawApp) question(method string, body []byte, until time.Time) *question {
+	return &question{method: method, to: target{host: a.address, path: "/"}, lines: func(lineWriter) {}, body: body, until: until}
 }
 
 func (a *rawApp) answers(t *testing.T, want string) {
@@ -248,11 +247,11 @@ func TestWhatIsNotReadIsNotKept(t *testing.T) {
 		t.Errorf("%v, want %v", err, gone)
 	}
 	<-closed
-	resp, err := a.RoundTrip((&http.Request{Method: "GET", URL: &url.URL{Scheme: "http", Host: a.address, Path: "/"}, Header: http.Header{}}).WithContext(t.Context()))
+	got, err := a.ask(t.Context(), a.question("GET", nil, time.Time{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = resp.Body.Close()
+	_ = got.Close()
 	<-closed
 	if c := a.last(); c != nil {
 		t.Error("a connection is kept on which an answer is still to come")

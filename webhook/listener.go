@@ -14,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/keyward/keyward/internal/peek"
+	"github.com/keyward/keyward/internal/socket"
 )
 
 // A listener is a place where providers connect: it caps how many may, and outlives a lack of file descriptors.
@@ -68,7 +69,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		c := &conn{Conn: nc, s: l.s}
+		c := &conn{Conn: nc, s: l.s, sock: socket.New(nc)}
 		c.idleSince.Store(time.Now().UnixNano())
 		l.s.conns.add(c)
 		return c, nil
@@ -156,7 +157,8 @@ func (s *Server) accepting() bool {
 type conn struct {
 	net.Conn
 	s          *Server
-	idleSince  atomic.Int64 // Unix nanoseconds; 0: a request is being served; claimed: it is being closed
+	sock       *socket.Socket // nil: the connection is no socket
+	idleSince  atomic.Int64   // Unix nanoseconds; 0: a request is being served; claimed: it is being closed
 	closed     atomic.Bool
 	writeUntil int64 // when the write deadline was last moved, in seconds
 }
@@ -164,7 +166,7 @@ type conn struct {
 // Read ends a connection on which nothing was asked in time without a word: who keeps one that it has not used yet would take a refusal for the answer
 // to what it sends at that very moment.
 func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
+	n, err := read(c.sock, c.Conn, b)
 	if n > 0 && !c.busy() {
 		return 0, net.ErrClosed
 	}
@@ -183,7 +185,21 @@ func (c *conn) Write(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return c.Conn.Write(b)
+	return write(c.sock, c.Conn, b)
+}
+
+func read(s *socket.Socket, c net.Conn, b []byte) (int, error) {
+	if s != nil {
+		return s.Read(b)
+	}
+	return c.Read(b)
+}
+
+func write(s *socket.Socket, c net.Conn, b []byte) (int, error) {
+	if s != nil {
+		return s.Write(b)
+	}
+	return c.Write(b)
 }
 
 func (c *conn) Close() error {

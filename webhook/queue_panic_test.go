@@ -2,9 +2,9 @@ package webhook
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,12 +37,12 @@ func TestQueueOutlivesPanics(t *testing.T) {
 	}
 	inner := q.targets.to(to)
 	for at := range q.targets.all {
-		q.targets.all[at] = wayFunc{inner, func(r *http.Request) (*http.Response, error) {
+		q.targets.all[at] = wayFunc{inner, func(ctx context.Context, r *question) (*appAnswer, error) {
 			if sent.Add(1)%3 == 0 {
 				panics.Add(1)
 				panic(secret)
 			}
-			return inner.RoundTrip(r)
+			return inner.ask(ctx, r)
 		}}
 	}
 	go q.Run()
@@ -80,10 +80,10 @@ func (l *lockedText) String() string {
 	return l.b.String()
 }
 
-// A wayFunc is a way to an app with another RoundTrip.
+// A wayFunc is a way to an app that asks differently.
 type wayFunc struct {
 	way
-	roundTrip func(*http.Request) (*http.Response, error)
+	asks func(context.Context, *question) (*appAnswer, error)
 }
 
-func (w wayFunc) RoundTrip(r *http.Request) (*http.Response, error) { return w.roundTrip(r) }
+func (w wayFunc) ask(ctx context.Context, q *question) (*appAnswer, error) { return w.asks(ctx, q) }

@@ -147,6 +147,7 @@ func TestQueueSaysWhy(t *testing.T) {
 				if err != nil {
 					return
 				}
+				t.Cleanup(func() { _ = c.Close() }) // not before, when nobody has it any more
 				go serve(c)
 			}
 		}()

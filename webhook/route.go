@@ -2,10 +2,10 @@ package webhook
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -76,24 +76,28 @@ func (r *routes) find(provider, org string) *parsedRoute {
 type target struct {
 	network, address string // to dial
 	scheme, host     string // of its URLs
+	name             string // of its certificate
 	path, query      string
 }
 
 // parseTarget reads http://HOST:PORT/PATH and unix:SOCKET:/PATH. Its errors do not quote the target, which may hold a password.
 func parseTarget(s string) (target, error) {
+	if _, query, _ := strings.Cut(s, "?"); !isTarget(query) {
+		return target{}, errors.New("the target's query has a space or a control character: write it as %20, for instance")
+	}
 	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
 		socket, path, ok := strings.Cut(rest, ":")
 		if !ok || socket == "" || !strings.HasPrefix(path, "/") {
 			return target{}, errors.New("the target must be unix:/SOCKET:/PATH")
 		}
 		path, query, _ := strings.Cut(path, "?")
-		return target{network: "unix", address: socket, scheme: "http", host: "localhost", path: path, query: query}, nil
+		return target{network: "unix", address: socket, scheme: "http", host: "localhost", path: escaped(path), query: query}, nil
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return target{}, errors.New("the target must be a URL, as http://127.0.0.1:3000/hooks, or unix:/run/app.sock:/hooks")
 	}
-	t := target{network: "tcp", scheme: u.Scheme, host: u.Host, path: u.EscapedPath(), query: u.RawQuery}
+	t := target{network: "tcp", scheme: u.Scheme, host: u.Host, name: u.Hostname(), path: u.EscapedPath(), query: u.RawQuery}
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
@@ -105,65 +109,51 @@ func parseTarget(s string) (target, error) {
 	return t, nil
 }
 
-// url is the target's with the query of a request.
-func (t target) url(rawQuery string) *url.URL {
-	query := t.query
-	if query != "" && rawQuery != "" {
-		query += "&"
-	}
-	plain, err := url.PathUnescape(t.path)
+// escaped is a path as it may stand in a request.
+func escaped(path string) string {
+	plain, err := url.PathUnescape(path)
 	if err != nil {
-		plain = t.path
+		plain = path
 	}
-	return &url.URL{Scheme: t.scheme, Host: t.host, Path: plain, RawPath: t.path, RawQuery: query + rawQuery}
+	return (&url.URL{Path: plain, RawPath: path}).EscapedPath()
 }
 
-// A way sends requests to an app.
+// A way asks an app.
 type way interface {
-	http.RoundTripper
-	CloseIdleConnections()
+	ask(ctx context.Context, q *question) (*appAnswer, error)
+	close()
 }
 
 // targets hold the ways to the apps.
 type targets struct {
 	mu  sync.Mutex
-	all map[string]way // :: scheme, network and address → way
+	all map[place]way
 }
 
-func newTargets() *targets { return &targets{all: map[string]way{}} }
+type place struct{ scheme, network, address string }
+
+func newTargets() *targets { return &targets{all: map[place]way{}} }
 
 func (t *targets) to(at target) way {
-	key := at.scheme + " " + at.network + " " + at.address
+	key := place{at.scheme, at.network, at.address}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	have := t.all[key]
 	if have == nil {
-		if have = (&lane{network: at.network, address: at.address}); at.scheme == "https" {
-			have = overTLS(at)
+		l := &lane{network: at.network, address: at.address}
+		if at.scheme == "https" {
+			l.tls = &tls.Config{ServerName: at.name}
 		}
+		have = l
 		t.all[key] = have
 	}
 	return have
-}
-
-func overTLS(at target) way {
-	dialer := &net.Dialer{Timeout: dialApp, KeepAlive: keepAliveApp}
-	return &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, at.network, at.address)
-		},
-		DisableCompression:     true,
-		MaxIdleConnsPerHost:    maxIdleApp,
-		IdleConnTimeout:        idleApp,
-		MaxResponseHeaderBytes: maxAppHead,
-		WriteBufferSize:        16 << 10,
-	}
 }
 
 func (t *targets) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, w := range t.all {
-		w.CloseIdleConnections()
+		w.close()
 	}
 }

@@ -247,6 +247,9 @@ func (s *Server) look(c *call) *refusal {
 		return refuseHead(err)
 	}
 	c.target = string(rh.RequestURI())
+	if !isTarget(c.target) {
+		return refuseTarget
+	}
 	if len(raw)+len(c.target)+len(rh.Method())+len("  HTTP/1.1\r\n") > s.o.MaxHead {
 		return refuseHeadSize
 	}

