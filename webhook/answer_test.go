@@ -230,3 +230,20 @@ func TestDrain(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// That the app's connection ends with its answer is the app's: the provider's goes on.
+func TestAudioUntilTheEndCostsTheProviderNoConnection(t *testing.T) {
+	w := newWorld(t)
+	w.app.answers(func(rw http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nPCM")
+		_ = c.Close()
+	})
+	if s := w.post("/webhooks/vapi/acme", request("voice-request", ""), acmeSecret); s.status != 200 || s.body != "PCM" || s.last {
+		t.Errorf("%d %q, the connection closes: %t", s.status, s.body, s.last)
+	}
+}

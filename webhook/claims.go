@@ -66,7 +66,9 @@ func (s *claims) take(ctx context.Context, key string, until, deadline time.Time
 			continue
 		}
 		asked := time.Now()
-		found, err := s.memory.ClaimSeen(ctx, key)
+		bounded, cancel := context.WithDeadline(ctx, deadline)
+		found, err := s.memory.ClaimSeen(bounded, key)
+		cancel()
 		if err == nil && found == store.Fresh {
 			s.mu.Lock()
 			mine.claimed = asked

@@ -94,6 +94,9 @@ func (l *lane) ask(ctx context.Context, q *question) (*appAnswer, error) {
 		return nil, errTarget
 	}
 	for {
+		if !q.until.IsZero() && !time.Now().Before(q.until) {
+			return nil, os.ErrDeadlineExceeded // no connection is tried, and closed, for it
+		}
 		c, err := l.take(ctx, q.until)
 		if err != nil {
 			return nil, err
@@ -226,8 +229,11 @@ func (a *appAnswer) Read(p []byte) (n int, err error) {
 	case a.ended:
 		return 0, os.ErrClosed
 	case a.chunks != nil:
-		if n, err = a.chunks.Read(p); errors.Is(err, io.EOF) {
+		switch n, err = a.chunks.Read(p); {
+		case errors.Is(err, io.EOF):
 			err = a.trailers()
+		case err != nil && a.c.broke == nil:
+			err = errMalformed
 		}
 	case a.left > 0:
 		n, err = a.c.br.Read(p[:min(int64(len(p)), a.left)])

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,7 @@ func TestWhereAnAnswerEnds(t *testing.T) {
 		"chunks without an end":      {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", "ok", 200, io.ErrUnexpectedEOF, false},
 		"trailers without an end":    {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: y\r\n", "ok", 200, io.ErrUnexpectedEOF, false},
 		"endless trailers":           {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + strings.Repeat("X: y\r\n", maxAppHead), "ok", 200, errLongHead, false},
+		"a chunk of no length":       {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nx\r\n", "ok", 200, errMalformed, false},
 		"nothing":                    {"", "", 0, io.EOF, false},
 		"half a head":                {"HTTP/1.1 200 OK\r\nContent-Le", "", 0, io.EOF, false},
 		"two lengths":                {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\nokok", "", 0, errMalformed, false},
@@ -180,5 +182,72 @@ func TestAppOverTLS(t *testing.T) {
 	l.close()
 	if _, err := ask(); !errors.As(err, &unknown) {
 		t.Errorf("another's certificate: %v", err)
+	}
+}
+
+// A corked conn holds what is written to it, once it is on.
+type corked struct {
+	net.Conn
+	on   bool
+	held []byte
+}
+
+func (c *corked) Write(b []byte) (int, error) {
+	if !c.on {
+		return c.Conn.Write(b)
+	}
+	c.held = append(c.held, b...)
+	return len(b), nil
+}
+
+// Of what an app sends in one piece TLS takes more from the socket than it gives: what nobody asked for is not the next answer there either.
+func TestNobodyGetsWhatWasNotAskedForOverTLS(t *testing.T) {
+	made := httptest.NewTLSServer(http.NotFoundHandler())
+	certificates, roots := made.TLS.Certificates, x509.NewCertPool()
+	roots.AddCert(made.Certificate())
+	made.Close()
+	for name, more := range map[string][2]string{
+		"an answer too many": {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"},
+		"204 with a body":    {"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newRawApp(t, func(a *rawApp, c net.Conn, _ *bufio.Reader) {
+				cork := &corked{Conn: c}
+				over := tls.Server(cork, &tls.Config{Certificates: certificates})
+				if over.Handshake() != nil {
+					return
+				}
+				r := bufio.NewReader(over)
+				cork.on = true
+				for a.reads(r) {
+					for _, part := range more {
+						_, _ = io.WriteString(over, part)
+					}
+					_, _ = c.Write(cork.held)
+					cork.held = nil
+				}
+			})
+			a.tls = &tls.Config{RootCAs: roots, ServerName: "example.com"}
+			for range 5 {
+				status, text, err := a.post(t.Context(), []byte("{}"))
+				if err != nil || status == 200 && text != "ok" || status == 204 && text != "" {
+					t.Fatalf("%d %q %v", status, text, err)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+}
+
+// A question that comes too late costs no connection.
+func TestTooLateIsNotAsked(t *testing.T) {
+	a := newRawApp(t, keeps)
+	a.answers(t, "ok")
+	if _, err := a.ask(t.Context(), a.question("POST", nil, time.Now())); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	a.answers(t, "ok")
+	if n := a.connections.Load(); n != 1 {
+		t.Errorf("%d connections", n)
 	}
 }

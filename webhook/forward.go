@@ -248,7 +248,7 @@ func (s *Server) reply(c *call, a *answer) *refusal {
 	}
 	a.body = &rest{whole, a.app}
 	out.ImmediateHeaderFlush = true
-	out.SetBodyStream(a, int(length)) // -1: chunked
+	out.SetBodyStream(a, int(max(length, -1))) // -1: chunked, also what ends with the app's connection
 	return nil
 }
 

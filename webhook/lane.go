@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -106,6 +108,13 @@ func (c *appConn) quiet() bool {
 	var errno syscall.Errno
 	if err := c.raw.Control(func(fd uintptr) { errno = peek.Socket(fd, &b) }); err != nil || errno != syscall.EAGAIN {
 		return false
+	}
+	if c.sock == nil { // what arrived may stand in TLS's own buffers, and the socket be empty
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		c.left = 1
+		if _, err := c.br.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return false
+		}
 	}
 	c.used, c.sent, c.broke = true, nil, nil
 	c.wrote.Store(false)
