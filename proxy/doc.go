@@ -21,7 +21,7 @@
 //	dials.go               how many of them are made at once, and who waits for one
 //	forward.go, upload.go  sending, waiting, once more where that is safe; inflight.go bounds how much of it
 //	stream.go, answer.go   the answer's head, and its body as it comes; redact.go and package mask take secrets out
-//	deadline.go            reading and writing, and until when, for the least that they can cost
+//	deadline.go            until when reading may take, for the least that it can cost
 //	websocket.go           upgraded connections
 //	intercept.go           CONNECT, and the requests within; passthrough.go is for what nobody looks into, tunnels.go counts
 //	gone.go                whether the caller is still there

@@ -54,7 +54,7 @@ func writeLine(w lineWriter, name, value string) {
 	_, _ = w.WriteString("\r\n")
 }
 
-func (q *question) write(w *bufio.Writer) error {
+func (q *question) writeHead(w *bufio.Writer) {
 	_, _ = w.WriteString(q.method)
 	_ = w.WriteByte(' ')
 	_, _ = w.WriteString(q.to.path)
@@ -73,8 +73,6 @@ func (q *question) write(w *bufio.Writer) error {
 	_, _ = w.WriteString("\r\n")
 	q.lines(w)
 	_, _ = w.WriteString("\r\n")
-	_, _ = w.Write(q.body)
-	return w.Flush()
 }
 
 // isTarget says whether a text may stand in a request's target as it is.
@@ -130,8 +128,10 @@ func (l *lane) exchange(ctx context.Context, c *appConn, q *question) (*appAnswe
 
 // send writes a question. What goes wrong shows at its answer: an app may have given one before it closed the connection.
 func (c *appConn) send(q *question) {
+	q.writeHead(c.bw) // here, and by no goroutine of its own: a panic in it is the caller's
 	write := func() {
-		if err := q.write(c.bw); err != nil {
+		_, _ = c.bw.Write(q.body)
+		if err := c.bw.Flush(); err != nil { // also what went wrong before
 			c.bad = err
 			if grace := time.Now().Add(brokenGrace); q.until.IsZero() || grace.Before(q.until) {
 				_ = c.SetReadDeadline(grace)

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -249,5 +250,56 @@ func TestTooLateIsNotAsked(t *testing.T) {
 	a.answers(t, "ok")
 	if n := a.connections.Load(); n != 1 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// A panic while a long question is being written is its caller's, who has a guard against it, and costs one connection.
+func TestAPanicInALongQuestionIsTheCallers(t *testing.T) {
+	a := newRawApp(t, keeps)
+	a.answers(t, "ok")
+	q := a.question("POST", make([]byte, 2*shortBody), time.Now().Add(time.Minute))
+	q.lines = func(lineWriter) { panic("lines") }
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		_, _ = a.ask(t.Context(), q)
+	}()
+	if a.last() != nil {
+		t.Error("a connection is kept on which half a question was written")
+	}
+	a.answers(t, "ok")
+}
+
+// A stumblingMemory panics once, when it is told that a message was not answered.
+type stumblingMemory struct {
+	freshMemory
+	once *sync.Once
+}
+
+func (m stumblingMemory) Unclaim(context.Context, string, time.Time) error {
+	m.once.Do(func() { panic("unclaim") })
+	return nil
+}
+
+// A panic while an answer is under way costs the message, and leaves the app no connection open.
+func TestAPanicLeavesNoConnectionOpen(t *testing.T) {
+	left := make(chan struct{})
+	app := newRawApp(t, func(a *rawApp, c net.Conn, r *bufio.Reader) {
+		a.reads(r)
+		_, _ = io.WriteString(c, "HTTP/1.1 500 X\r\nContent-Length: 3000000\r\n\r\n"+strings.Repeat("x", 2*maxWhole)) // more than is waited for
+		_, _ = io.Copy(io.Discard, r)
+		close(left)
+	})
+	w := newWorld(t, func(o *Options) {
+		o.Memory, o.Routes = stumblingMemory{once: &sync.Once{}}, []Route{{Target: "http://" + app.address}}
+	})
+	w.refuses(w.post("/webhooks/vapi/acme", request("tool-calls", ""), acmeSecret), 500, "internal_error")
+	select {
+	case <-left:
+	case <-time.After(30 * time.Second):
+		t.Error("the app's connection stays open")
 	}
 }

@@ -178,6 +178,11 @@ func (c *call) drops(name []byte) bool {
 // ask sends a message to the app and makes its answer ours.
 func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key string, until time.Time) *refusal {
 	a := &answer{c: c, idle: s.o.IdleTimeout, until: c.start.Add(limit)}
+	defer func() {
+		if a.body == nil { // else the server library closes it
+			a.end()
+		}
+	}()
 	var err error
 	c.claim, err = s.claims.take(s.ctx, key, until, a.until)
 	switch {
@@ -201,7 +206,6 @@ func (s *Server) ask(c *call, route *parsedRoute, limit time.Duration, key strin
 	status := a.app.StatusCode()
 	c.answered(status, nil)
 	if status < 200 { // it was not asked to switch protocols
-		a.end()
 		return refuseAppAnswer
 	}
 	return s.reply(c, a)
@@ -219,7 +223,6 @@ func (s *Server) reply(c *call, a *answer) *refusal {
 	if !stream {
 		var err error
 		if whole, err = a.begin(length); err != nil {
-			a.end()
 			return a.refusal(err)
 		}
 		stream = len(whole) > maxWhole
@@ -231,13 +234,12 @@ func (s *Server) reply(c *call, a *answer) *refusal {
 	case status > 299:
 		c.unclaim() // it was not acknowledged
 	case !stream && s.claims.confirm(c.claim):
-		a.end()
 		return refuseReplayed
 	}
 	s.stats.Answered.Add(1)
 	if !stream {
 		out.SetBodyRaw(whole)
-		a.end()
+		a.end() // nobody writes the body any more
 		c.finish()
 		c.giveBack()
 		return nil

@@ -14,6 +14,7 @@
 //	route.go          where it goes and what the app is told
 //	redact.go         and what it is not
 //	forward.go        the app's answer, to messages that need one
+//	exchange.go       how the app is asked, over the connections that lane.go keeps
 //	claims.go         and to each only once, whatever dies meanwhile
 //	queue.go, deliver.go  what is acknowledged at once and delivered with retries
 //	sealed.go         and is sealed while it waits
