@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,8 +21,8 @@ type own struct {
 	process *process
 }
 
-// :: name → serves callers from the listener
-var served = map[string]func(u Upstream, l net.Listener) error{Relay: serveRelay, ReverseProxy: serveReverseProxy}
+// :: name → serves callers from the listener, connecting to the provider as the configuration says
+var served = map[string]func(u Upstream, c *tls.Config, l net.Listener) error{Relay: serveRelay, ReverseProxy: serveReverseProxy}
 
 func init() {
 	for name, serve := range served {
@@ -62,14 +63,18 @@ func (o *own) Start(ctx context.Context, u Upstream) (Endpoint, error) {
 }
 
 // serveOwn is the other process's side.
-func serveOwn(serve func(Upstream, net.Listener) error, in io.Reader) error {
+func serveOwn(serve func(Upstream, *tls.Config, net.Listener) error, in io.Reader) error {
 	var u Upstream
 	if err := json.NewDecoder(in).Decode(&u); err != nil {
 		return fmt.Errorf("reading what to forward to: %w", err)
+	}
+	c, err := u.client() // before it listens, which says that it came up
+	if err != nil {
+		return err
 	}
 	l, err := net.Listen("unix", filepath.Join(u.Dir, "sock"))
 	if err != nil {
 		return err
 	}
-	return errors.Join(serve(u, l), l.Close())
+	return errors.Join(serve(u, c, l), l.Close())
 }

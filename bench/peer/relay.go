@@ -12,11 +12,7 @@ import (
 // serveRelay is the floor for any Go program: one TLS connection for each caller's, bytes passed on as they come, the header put in at a place that is
 // found once per connection. It takes each read for one request, whose first line is as long as the first request's: true of this load
 // generator, and of nothing else.
-func serveRelay(u Upstream, l net.Listener) error {
-	c, err := u.client()
-	if err != nil {
-		return err
-	}
+func serveRelay(u Upstream, c *tls.Config, l net.Listener) error {
 	header := []byte(u.Name + ": " + u.Value + "\r\n")
 	for {
 		caller, err := l.Accept()

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -11,11 +12,7 @@ import (
 
 // serveReverseProxy is what a Go programmer would write: httputil.ReverseProxy with a transport that keeps its connections, and a pool of
 // buffers.
-func serveReverseProxy(u Upstream, l net.Listener) error {
-	c, err := u.client()
-	if err != nil {
-		return err
-	}
+func serveReverseProxy(u Upstream, c *tls.Config, l net.Listener) error {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", u.Host, u.Host
