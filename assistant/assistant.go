@@ -32,17 +32,19 @@ type Options struct {
 	Ask func(context.Context, *provider.Question) (provider.Reply, error)
 	// Suspect is told of a credential that Vapi answers 401 to. Nil: nobody is.
 	Suspect func(*store.Credential)
-	Log     zerolog.Logger
+	// Off says which credentials are not to be used here, whatever the store says. Nil: none.
+	Off func(store.Ref) bool
+	Log zerolog.Logger
 	// Limit is how long a turn may take, waiting for others included; 0: 25 s.
 	Limit time.Duration
 
-	lease, settle, later time.Duration // for tests; see times
+	lease, settle, later time.Duration // for tests; see defaults
 	crash                func(point string)
 }
 
-// times are how long a claim lasts unless it is renewed; how long an assistant that Vapi may have made is looked for before another is
-// made; and after what time it is looked for once more, should Vapi have been slower than that.
-func (o *Options) times() {
+// defaults fills in what was not said. The times are how long a claim lasts unless it is renewed; how long an assistant that Vapi may have
+// made is looked for before another is made; and after what time it is looked for once more, should Vapi have been slower than that.
+func (o *Options) defaults() {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
@@ -52,6 +54,9 @@ func (o *Options) times() {
 	def(&o.lease, 10*time.Second)
 	def(&o.settle, 3*time.Second)
 	def(&o.later, 45*time.Second)
+	if o.Off == nil {
+		o.Off = func(store.Ref) bool { return false }
+	}
 	if o.crash == nil {
 		o.crash = func(string) {}
 	}
@@ -77,7 +82,7 @@ type key struct{ org, role string }
 
 // New makes a Manager.
 func New(o Options) *Manager {
-	o.times()
+	o.defaults()
 	m := &Manager{o: o, db: o.Keeper.DB, owner: rand.Text(), queues: map[key]*queue{}, later: map[key]bool{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m

@@ -222,6 +222,12 @@ func TestEnsureRefuses(t *testing.T) {
 	if _, err := w.db.SetActive(t.Context(), by, store.Ref{Org: "acme", Provider: "vapi"}, true, 0); err != nil {
 		t.Fatal(err)
 	}
+	off := true
+	m = w.manager(func(o *Options) {
+		o.Off = func(ref store.Ref) bool { return off && ref == store.Ref{Org: "acme", Provider: "vapi"} }
+	})
+	refuse("disabled in this sidecar", 424, "credential_inactive", "acme", store.Inbound)
+	off = false
 	w.vapi.Forget("acme", standin.Vapi)
 	refuse("revoked", 424, "credential_rejected", "acme", store.Inbound)
 	if w.count("POST") != 0 {

@@ -229,7 +229,7 @@ func (w *work) ask(ctx context.Context, method, path string, body []byte) (provi
 		return provider.Reply{}, nil, &Error{Status: http.StatusFailedDependency, Code: "credential_missing", Detail: "the org has no credential with vapi"}
 	case err != nil:
 		return provider.Reply{}, nil, err
-	case !row.Active:
+	case !row.Active || w.o.Off(row.Ref):
 		return provider.Reply{}, nil, &Error{Status: http.StatusFailedDependency, Code: "credential_inactive", Detail: "the org's credential with vapi is disabled"}
 	}
 	r, err := w.askWith(ctx, row, method, path, body)

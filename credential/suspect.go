@@ -111,7 +111,7 @@ func (v *Verifier) resolve(ctx context.Context, ref store.Ref) {
 		v.mu.Unlock()
 		return
 	}
-	if err == nil && !row.LastVerifiedAt.After(w.seen) {
+	if err == nil && !v.o.Off(ref) && !row.LastVerifiedAt.After(w.seen) {
 		var verdict provider.Verdict
 		row, verdict, err = v.Verify(ctx, sidecar, ref)
 		switch {
@@ -159,7 +159,7 @@ func (v *Verifier) round(ctx context.Context) {
 	gap := min(patrolPause, max(v.o.Every/20, time.Millisecond))
 	unproven := map[string]int{} // :: provider → how many in a row
 	err := v.o.Keeper.DB.EachCredential(ctx, func(row *store.Credential) error {
-		if !row.Active || !v.due(row, time.Now()) || unproven[row.Provider] >= patience {
+		if !row.Active || v.o.Off(row.Ref) || !v.due(row, time.Now()) || unproven[row.Provider] >= patience {
 			return ctx.Err()
 		}
 		if !pause(ctx, gap/2+rand.N(gap)) { //nolint:gosec // jitter is no secret

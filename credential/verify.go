@@ -28,12 +28,17 @@ type VerifierOptions struct {
 	// Ask asks a provider, and overwrites what is secret in the question. It reaches nobody but the provider.
 	Ask func(context.Context, *provider.Question) (provider.Reply, error)
 	Log zerolog.Logger
+	// Off says which credentials are not to be used here, whatever the store says: only who asks for it has them verified. Nil: none.
+	Off func(store.Ref) bool
 	// Every is how long a verdict on an active credential stands before Run asks again; 0: for ever.
 	Every time.Duration
 }
 
 // NewVerifier makes one. It does nothing in the background until Run.
 func NewVerifier(o VerifierOptions) *Verifier {
+	if o.Off == nil {
+		o.Off = func(store.Ref) bool { return false }
+	}
 	return &Verifier{o: o, watched: map[store.Ref]watched{}, queue: make(chan store.Ref, maxQueue)}
 }
 

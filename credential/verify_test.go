@@ -356,8 +356,14 @@ func TestPatrolVerifiesWhatHasNotBeenForLong(t *testing.T) {
 	if _, err := k.Put(t.Context(), by, store.Ref{Org: "globex", Provider: "resend"}, provider.Values{"api_key": {Text: "re_0123"}}, PutOptions{Active: new(bool)}); err != nil {
 		t.Fatal(err)
 	}
+	here := store.Ref{Org: "initech", Provider: "resend"} // disabled in this sidecar alone
+	if _, err := k.Put(t.Context(), by, here, provider.Values{"api_key": {Text: "re_4567"}}, PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	o := &oracle{answer: says(200, twilioKnows)}
-	run(t, newVerifier(t, k, o, func(vo *VerifierOptions) { vo.Every = time.Second }))
+	run(t, newVerifier(t, k, o, func(vo *VerifierOptions) {
+		vo.Every, vo.Off = time.Second, func(ref store.Ref) bool { return ref == here }
+	}))
 	eventually(t, "it is verified twice", func() bool { return o.count() >= 2 })
 	for _, q := range o.all() { // it goes on meanwhile
 		if !strings.Contains(q, "Balance.json") {

@@ -14,7 +14,7 @@ import (
 // makeVerifier makes what asks providers whether they honour a credential: on demand, when they refused one to a caller, and every
 // --verify-every. It asks through the proxy, and so nobody but the providers.
 func (s *sidecarProcess) makeVerifier() {
-	s.verifier = credential.NewVerifier(credential.VerifierOptions{Keeper: s.keeper, Ask: s.ask, Log: s.log, Every: s.c.VerifyEvery})
+	s.verifier = credential.NewVerifier(credential.VerifierOptions{Keeper: s.keeper, Ask: s.ask, Log: s.log, Off: s.local.has, Every: s.c.VerifyEvery})
 }
 
 // makeConsents makes what asks orgs for their consents with Google. It trades codes through the proxy.
@@ -47,7 +47,7 @@ func (s *sidecarProcess) ask(ctx context.Context, q *provider.Question) (provide
 
 // startAssistants makes the manager of Vapi assistants. It works on demand, and ends before the proxy that it asks through.
 func (s *sidecarProcess) startAssistants(context.Context) error {
-	m := assistants.New(assistants.Options{Keeper: s.keeper, Ask: s.ask, Suspect: s.verifier.Suspect, Log: s.log})
+	m := assistants.New(assistants.Options{Keeper: s.keeper, Ask: s.ask, Suspect: s.verifier.Suspect, Off: s.local.has, Log: s.log})
 	s.stops = append(s.stops, m.Close)
 	s.assistants = admin.Assistants{
 		Ensure: func(ctx context.Context, by store.Actor, org, role string) (store.Assistant, string, error) {

@@ -64,12 +64,20 @@ func (l *localSwitch) install(off map[store.Ref]time.Time) {
 
 // Credential is the cache's, or an inactive one.
 func (l *localSwitch) Credential(ctx context.Context, ref store.Ref) (*store.Credential, bool, error) {
-	if off := l.off.Load(); off != nil {
-		if _, is := (*off)[ref]; is {
-			return &store.Credential{Ref: store.Ref{Org: strings.Clone(ref.Org), Provider: strings.Clone(ref.Provider)}}, true, nil
-		}
+	if l.has(ref) {
+		return &store.Credential{Ref: store.Ref{Org: strings.Clone(ref.Org), Provider: strings.Clone(ref.Provider)}}, true, nil
 	}
 	return l.Reader.Credential(ctx, ref)
+}
+
+// has says whether a credential is switched off here.
+func (l *localSwitch) has(ref store.Ref) bool {
+	off := l.off.Load()
+	if off == nil {
+		return false
+	}
+	_, is := (*off)[ref]
+	return is
 }
 
 func (l *localSwitch) list() []admin.LocalOff {
