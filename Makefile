@@ -47,23 +47,17 @@ man: build ## writes dist/man/keyward.1 and dist/completion/ from the program's 
 generate: ## writes what is generated: the flag table in docs/cli.md and the like
 	go generate ./...
 
-# Allocations are counted without the race detector, which makes some of its own. Two lanes side by side, one package at a time in each:
-# most tests wait for something, and several hold the program to time limits that a machine of two cores keeps only for a few. The attacks on
-# the built program (their quick forms) run alone, without the race detector: the program is a process of its own, and none of theirs.
+# Allocations are counted without the race detector, which makes some of its own. The attacks on the built program (their quick forms) run alone,
+# without the race detector: the program is a process of its own, and none of theirs. What is built without it is built with the same flags
+# everywhere, and so only once.
 .PHONY: test
+test: export GOFLAGS := -trimpath $(GOFLAGS)
 test: build ## runs all tests: race detector, SQLite and PostgreSQL, the vendors' SDKs, the console in Chromium; installs what they need when it may, says what it had to leave out
 	@without=$$(tools/testdeps.sh --or-without); eval "$$without"; \
-	flags=$$(tools/raceflags.sh); failed=0; \
-	go test $$flags -p 1 -timeout 20m -skip Allocate $(TESTFLAGS) $$(go list ./... | grep -v -e /torture$$ -e /cmd/keyward$$ -e /store$$) & \
-	go test $$flags -p 1 -timeout 20m -skip Allocate $(TESTFLAGS) ./cmd/keyward ./store || failed=1; \
-	(cd examples && go test $$flags $(TESTFLAGS) ./...) || failed=1; \
-	(cd deploy/check && go test $(TESTFLAGS) ./...) || failed=1; \
-	(cd deploy/test && go test $(TESTFLAGS) ./...) || failed=1; \
-	(cd tools && go test $(TESTFLAGS) ./release) || failed=1; \
-	wait $$! || failed=1; \
-	[ $$failed = 0 ]; \
+	TESTFLAGS='$(TESTFLAGS)' tools/lanes.sh; \
+	export CGO_ENABLED=0; \
 	go test $(TESTFLAGS) ./torture; \
-	CGO_ENABLED=0 go test -trimpath -run Allocate $(TESTFLAGS) $(HOT); \
+	go test -run Allocate $(TESTFLAGS) $(HOT); \
 	(cd console/e2e && go test -timeout 20m $(TESTFLAGS) ./...); \
 	[ -z "$$without" ] || echo "WARNING: NOT EVERYTHING WAS TESTED: $${without#export }; tools/testdeps.sh says what is missing here" >&2
 
@@ -89,10 +83,12 @@ race: ## runs the program's tests under the race detector RACECOUNT times
 	CGO_ENABLED=1 go test -race -skip Allocate -count=$(RACECOUNT) $(TESTFLAGS) ./...
 
 .PHONY: lint
+lint: export GOFLAGS := -trimpath $(GOFLAGS)
+lint: export CGO_ENABLED := 0
 lint: ## checks form and known mistakes: golangci-lint, go.mod, workflows, known vulnerabilities
 	@go mod tidy -diff
 	@$(TOOL) golangci-lint run ./...
-	@for arch in amd64 arm64; do GOOS=darwin GOARCH=$$arch CGO_ENABLED=0 go vet $$(go list -deps ./cmd/keyward | grep '^github.com/keyward/keyward'); done
+	@GOOS=darwin GOARCH=arm64 go vet $$(go list -deps ./cmd/keyward | grep '^github.com/keyward/keyward')
 	@cd examples && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd deploy/check && go mod tidy -diff && $(TOOL) golangci-lint run ./...
 	@cd console/e2e && go mod tidy -diff && $(TOOL) golangci-lint run ./...

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/built"
 	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
@@ -124,39 +125,12 @@ func TestConsoleOfAFirstTryIsOpen(t *testing.T) {
 	}
 }
 
-// built is the program, built once for these tests in builtIn.
-var (
-	builtIn string
-	built   = sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp("", "kwbin")
-		if err != nil {
-			return "", err
-		}
-		builtIn = dir
-		bin := filepath.Join(dir, "keyward")
-		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "./cmd/keyward")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("building the program: %w\n%s", err, out)
-		}
-		return bin, nil
-	})
-)
-
-func TestMain(m *testing.M) {
-	m.Run()
-	if builtIn != "" {
-		_ = os.RemoveAll(builtIn)
-	}
-}
+func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
 
 // folder is an empty one with bin/keyward in it, as after make build. Its name is short: a socket's path has at most 107 bytes.
 func folder(t *testing.T) string {
 	t.Helper()
-	bin, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
+	bin := built.Program(t)
 	dir, err := os.MkdirTemp("", "kw")
 	if err != nil {
 		t.Fatal(err)

@@ -54,6 +54,7 @@ var mayImport = map[string][]string{
 	"internal/canary":   {"provider"},
 	"internal/memdir":   {},
 	"internal/freeport": {},
+	"internal/built":    {},
 	// Stores for the tests of whatever stands above the store.
 	"internal/storetest": {"store", "internal/pgtest", "internal/memdir"},
 
@@ -71,7 +72,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are what the tests of any package may import besides.
-var forTests = []string{"internal/pgtest", "internal/canary", "internal/memdir", "internal/freeport", "internal/storetest"}
+var forTests = []string{"internal/pgtest", "internal/canary", "internal/memdir", "internal/freeport", "internal/built", "internal/storetest"}
 
 // testsMayImport are what only the tests of a package may import: a path's tests need real stand-ins and a real cache in front of it.
 var testsMayImport = map[string][]string{

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyward/keyward/internal/built"
 	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
@@ -26,6 +27,8 @@ type sidecar struct {
 	log      lockedBuffer
 }
 
+func TestMain(m *testing.M) { os.Exit(built.Main(m)) }
+
 var orgs = []string{"acme", "globex"}
 
 // startSidecar does what an operator does, by the commands that an operator has. It takes further flags of keyward serve.
@@ -36,14 +39,8 @@ func startSidecar(t *testing.T, flags ...string) *sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &sidecar{bin: filepath.Join(dir, "keyward"), run: filepath.Join(dir, "run"), tokens: map[string]string{}}
+	s := &sidecar{bin: built.Program(t), run: filepath.Join(dir, "run"), tokens: map[string]string{}}
 	s.socket = filepath.Join(s.run, "caller.sock")
-	build := exec.Command("go", "build", "-o", s.bin, "./cmd/keyward")
-	build.Dir = ".."
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building keyward: %v\n%s", err, out)
-	}
 
 	s.peers = standin.New(standin.Options{})
 	hosts, err := s.peers.StartTLS()

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,39 +23,21 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/bench/role"
+	"github.com/keyward/keyward/internal/built"
 )
 
 const secret = "Bearer re_bench_acme_0123456789abcdef"
 
-var binary string
-
 func TestMain(m *testing.M) {
 	role.Register("holder", hold)
 	role.Dispatch()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "kwb")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "keyward")
-	build := exec.Command("go", "build", "-o", binary, "github.com/keyward/keyward/cmd/keyward")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building keyward: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(built.Main(m))
 }
 
 // here are the peers of this machine; what is missing is said, since a run without it tests less.
 func here(t *testing.T) []Peer {
 	t.Helper()
-	peers, missing := All(binary)
+	peers, missing := All(built.Program(t))
 	for _, m := range missing {
 		t.Log("NOT TESTED: ", m)
 	}
@@ -172,7 +153,7 @@ func TestKilledHarnessLeavesNothing(t *testing.T) {
 		}
 		t.Run(p.Name(), func(t *testing.T) {
 			u := newProvider(t).upstream(t)
-			cmd, err := role.Command("holder", p.Name(), binary, u.Address, u.Dir, u.CAFile)
+			cmd, err := role.Command("holder", p.Name(), built.Program(t), u.Address, u.Dir, u.CAFile)
 			if err != nil {
 				t.Fatal(err)
 			}

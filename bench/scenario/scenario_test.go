@@ -2,10 +2,8 @@ package scenario
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,31 +16,13 @@ import (
 	"github.com/keyward/keyward/bench/provider"
 	"github.com/keyward/keyward/bench/report"
 	"github.com/keyward/keyward/bench/role"
+	"github.com/keyward/keyward/internal/built"
 	"github.com/keyward/keyward/internal/memdir"
 )
 
-var binary string
-
 func TestMain(m *testing.M) {
 	role.Dispatch()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "kwb")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "keyward")
-	build := exec.Command("go", "build", "-o", binary, "github.com/keyward/keyward/cmd/keyward")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building keyward: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(built.Main(m))
 }
 
 // TestEveryScenarioMeasures runs all of them for a moment: every contender took part, no request failed, and each has the figures that its
@@ -58,7 +38,7 @@ func TestEveryScenarioMeasures(t *testing.T) {
 				e, runs := env(t)
 				e.Time *= longer
 				if s.Name == "hit" {
-					e.Peers, _ = peer.All(binary)
+					e.Peers, _ = peer.All(built.Program(t))
 					e.Peers = slices.DeleteFunc(e.Peers, func(p peer.Peer) bool { return p.Name() != direct })
 				}
 				if err := s.Run(t.Context(), e); err != nil {
@@ -223,7 +203,7 @@ func env(t *testing.T) (*Env, *[]report.Run) {
 	dir := memdir.New(t)
 	runs := &[]report.Run{}
 	return &Env{
-		Binary: binary, Dir: dir, Keep: filepath.Join(dir, "keep"), Rounds: rounds, Time: 60 * time.Millisecond, Orgs: 1200, Misses: 1000,
+		Binary: built.Program(t), Dir: dir, Keep: filepath.Join(dir, "keep"), Rounds: rounds, Time: 60 * time.Millisecond, Orgs: 1200, Misses: 1000,
 		Say: func(string, ...any) {}, Done: func(r report.Run) { *runs = append(*runs, r) }, Left: t.Logf,
 	}, runs
 }

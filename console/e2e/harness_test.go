@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/keyward/keyward/internal/built"
 	"github.com/keyward/keyward/internal/freeport"
 	"github.com/keyward/keyward/standin"
 )
@@ -40,30 +42,12 @@ func chromium() string {
 	return ""
 }
 
-// built is the program, built once for all tests in builtIn.
-var (
-	builtIn string
-	built   = sync.OnceValues(func() (string, error) {
-		dir, err := os.MkdirTemp("", "kwbin")
-		if err != nil {
-			return "", err
-		}
-		builtIn = dir
-		build := exec.Command("go", "build", "-o", filepath.Join(dir, "keyward"), "./cmd/keyward")
-		build.Dir = "../.."
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("building keyward: %w\n%s", err, out)
-		}
-		return filepath.Join(dir, "keyward"), nil
-	})
-)
-
 func TestMain(m *testing.M) {
-	m.Run()
-	if builtIn != "" {
-		_ = os.RemoveAll(builtIn)
+	code := built.Main(m)
+	for _, end := range slices.Backward(closing) {
+		end()
 	}
+	os.Exit(code)
 }
 
 // A sidecar is the built program with stand-ins in the providers' place and the org demo.
@@ -102,11 +86,7 @@ func startSidecar(t *testing.T) *sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	bin, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &sidecar{t: t, bin: bin, run: filepath.Join(dir, "run"), app: &app{}}
+	s := &sidecar{t: t, bin: built.Program(t), run: filepath.Join(dir, "run"), app: &app{}}
 	target := httptest.NewServer(s.app)
 	t.Cleanup(target.Close)
 	admin, hooks := freeport.New(t), freeport.New(t)
@@ -179,25 +159,21 @@ type browser struct {
 	hosts map[string]int
 }
 
-// open starts a browser that looks at the sidecar.
+// open has the browser look at the sidecar, in a tab and with a profile that knows nothing of the other tests'.
 func (s *sidecar) open() *browser {
 	s.t.Helper()
 	t := s.t
-	path := chromium()
-	if path == "" {
+	if chromium() == "" {
 		if os.Getenv("CI") != "" || os.Getenv("KEYWARD_TEST_NO_BROWSER") != "1" {
 			t.Fatal("the console's tests need Chromium: apt-get install chromium (KEYWARD_TEST_NO_BROWSER=1 leaves them out)")
 		}
 		t.Skip("SKIPPED: no Chromium, and KEYWARD_TEST_NO_BROWSER=1: the console is not tested")
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.UserDataDir(profile(t)), chromedp.WSURLReadTimeout(2*time.Minute),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false))
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox)
+	shared, err := launched()
+	if err != nil {
+		t.Fatal(err)
 	}
-	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(stop)
-	ctx, cancel := chromedp.NewContext(allocator)
+	ctx, cancel := chromedp.NewContext(shared, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	ctx, end := context.WithTimeout(ctx, 10*time.Minute)
 	t.Cleanup(end)
@@ -208,25 +184,41 @@ func (s *sidecar) open() *browser {
 	if _, err := chromedp.Call(ctx, audits.Enable, cdp.Empty{}); err != nil {
 		t.Fatal(err)
 	}
+	// Keys go where the focus is, also while another tab has the window.
+	focused := emulation.SetFocusEmulationEnabledParams{Enabled: true}
+	if _, err := chromedp.Call(ctx, emulation.SetFocusEmulationEnabled, focused); err != nil {
+		t.Fatal(err)
+	}
 	b.size(1280, 900)
 	t.Cleanup(b.clean)
 	return b
 }
 
-// profile is a folder for the browser. Its processes may write there for a moment after it has ended, which t.TempDir takes for a failure.
-func profile(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "kwbrowser")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		for try := 0; os.RemoveAll(dir) != nil && try < 50; try++ {
-			time.Sleep(100 * time.Millisecond)
+// launched is Chromium, started once: close ends it.
+var (
+	closing  []func() // the last first
+	launched = sync.OnceValues(func() (context.Context, error) {
+		profile, err := os.MkdirTemp("", "kwbrowser")
+		if err != nil {
+			return nil, err
 		}
+		// Its processes may write there for a moment after it has ended.
+		closing = append(closing, func() {
+			for try := 0; os.RemoveAll(profile) != nil && try < 50; try++ {
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+		options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium()), chromedp.DisableGPU, chromedp.UserDataDir(profile),
+			chromedp.WSURLReadTimeout(2*time.Minute), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("hide-scrollbars", false))
+		if os.Geteuid() == 0 {
+			options = append(options, chromedp.NoSandbox)
+		}
+		allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+		ctx, cancel := chromedp.NewContext(allocator)
+		closing = append(closing, stop, cancel)
+		return ctx, chromedp.Do(ctx)
 	})
-	return dir
-}
+)
 
 // note keeps what must not happen on any page.
 func (b *browser) note(ev any) {
