@@ -83,7 +83,7 @@ var testsMayImport = map[string][]string{
 	"assistant":  {"standin", "cache"},
 	"admin":      {"standin", "cache"},
 	"torture":    {"store"},
-	"console":    {"admin", "caller", "credential", "seal", "store"},
+	"console":    {"admin", "caller", "credential", "provider", "seal", "store"},
 }
 
 // oneHome are libraries that belong to one place: whoever else needs one of them, needs that place.

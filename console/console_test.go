@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/keyward/keyward/caller"
+	"github.com/keyward/keyward/credential"
 	"github.com/keyward/keyward/internal/canary"
+	"github.com/keyward/keyward/provider"
 	"github.com/keyward/keyward/store"
 )
 
@@ -264,6 +266,35 @@ func TestSecretsDoNotComeBack(t *testing.T) {
 		t.Error("the log has a secret")
 	}
 	clean(p.get("/audit.jsonl")).wants(t, 200, `"actor":"admin token ops"`, `"action":"credential.put"`)
+}
+
+// What is stored for a provider that has left the configuration is shown by its fields' names, and can be deleted, which is all.
+func TestProviderThatLeftTheConfiguration(t *testing.T) {
+	s := newServer(t)
+	gone, problems := (&provider.Custom{Name: "acme_api", Hosts: []string{"api.acme.example"}}).Make(provider.All)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	before := &credential.Keeper{DB: s.db, Keys: s.keys, Providers: provider.Set{gone}}
+	values := provider.Values{"api_key": {Text: "sk-acme-0123456789abcdef"}}
+	if _, err := before.Put(t.Context(), store.Actor{Name: "test"}, store.Ref{Org: "acme", Provider: gone.Name}, values, credential.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p := s.loggedIn(s.operator)
+	const at = "/orgs/acme/integrations/acme_api"
+	a := p.get("/orgs/acme")
+	a.wants(t, 200, "Unconfigured", "<dt>api_key</dt><dd>…</dd>", at+"/delete")
+	for _, other := range []string{at + `"`, at + "/verify", at + "/disable", at + "/webhook", "cdef"} {
+		if strings.Contains(a.body, other) {
+			t.Errorf("the org's page has %s", other)
+		}
+	}
+	p.get(at+"/delete").wants(t, 200, "Delete acme_api?")
+	p.post(at+"/delete", "version", "1").wants(t, 200, "Deleted.")
+	if a := p.get("/orgs/acme"); strings.Contains(a.body, at) {
+		t.Error("it is still there")
+	}
+	p.get(at+"/delete").wants(t, 404)
 }
 
 // To a person who keeps one org, all others are not there, and what is for operators is refused.

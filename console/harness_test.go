@@ -32,6 +32,7 @@ import (
 type server struct {
 	t        *testing.T
 	db       *store.DB
+	keys     *seal.Keyring
 	url      string
 	operator string
 	stop     chan struct{}
@@ -53,7 +54,7 @@ func (l *syncBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return 
 func newServer(t *testing.T) *server {
 	t.Helper()
 	ctx := context.Background()
-	s := &server{t: t, stop: make(chan struct{}), log: &syncBuffer{}}
+	s := &server{t: t, keys: seal.Generate(), stop: make(chan struct{}), log: &syncBuffer{}}
 	log := zerolog.New(s.log)
 	db, err := store.Open(ctx, storetest.SQLite(t), store.Options{Log: log})
 	if err != nil {
@@ -65,7 +66,7 @@ func newServer(t *testing.T) *server {
 	}
 	s.db = db
 	api := admin.New(admin.Options{
-		DB: db, Keeper: &credential.Keeper{DB: db, Keys: seal.Generate()}, Log: log, UID: uint32(os.Geteuid()), Version: "test",
+		DB: db, Keeper: &credential.Keeper{DB: db, Keys: s.keys}, Log: log, UID: uint32(os.Geteuid()), Version: "test",
 		Checks: []admin.Check{{Name: "store", Run: db.Ping}},
 		Traffic: func() admin.Traffic {
 			return admin.Traffic{Window: 10, Providers: []admin.ProviderTraffic{{Provider: "acme_api"}, {Provider: "untitled"}}}

@@ -266,16 +266,22 @@ func (c *Console) unstageIntegration(v *visit) error {
 }
 
 func (c *Console) askDeleteIntegration(v *visit) error {
-	p, err := v.integrationPage()
+	org, title := v.r.PathValue("org"), v.r.PathValue("provider") // its title is its name when it is configured no more
+	if info, err := v.provider(title); err == nil {
+		title = info.Title
+	}
+	var has integration
+	err := v.get(&has, "/api/orgs/", org, "/integrations/", v.r.PathValue("provider"))
+	var r *refusal
+	if errors.As(err, &r) && r.Status == http.StatusNotFound && r.Code == "not_found" {
+		return &refusal{Status: http.StatusNotFound, Detail: "the org has no credential with " + title}
+	}
 	if err != nil {
 		return err
 	}
-	if p.Has == nil {
-		return &refusal{Status: http.StatusNotFound, Detail: "the org has no credential with " + p.Provider.Title}
-	}
 	return v.confirm(confirmation{
-		Title: "Delete " + p.Provider.Title + "?", Version: p.Has.Version.String(), Button: "Delete", Back: [2]string{path("/orgs/", p.Org), p.Org},
-		Text: "The credential of " + p.Org + " is gone for good, and requests with it are refused within a second. To stop them for a while, disable it instead.",
+		Title: "Delete " + title + "?", Version: has.Version.String(), Button: "Delete", Back: [2]string{path("/orgs/", org), org},
+		Text: "The credential of " + org + " is gone for good, and requests with it are refused within a second. To stop them for a while, disable it instead.",
 	})
 }
 

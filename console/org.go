@@ -3,7 +3,9 @@ package console
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -16,6 +18,7 @@ type (
 		Version           json.Number                `json:"version"`
 		IsActive          bool                       `json:"is_active"`
 		Unreadable        bool                       `json:"unreadable"`
+		Unconfigured      bool                       `json:"unconfigured"`
 		LastVerifiedAt    *time.Time                 `json:"last_verified_at"`
 		VerificationError *string                    `json:"verification_error"`
 		Verification      *string                    `json:"verification"`
@@ -57,6 +60,8 @@ func (i *integration) State() state {
 		verification = *i.Verification
 	}
 	switch {
+	case i.Unconfigured:
+		return state{"Unconfigured", "bad"}
 	case i.Unreadable:
 		return state{"Unreadable", "bad"}
 	case i.Reconnect != "":
@@ -140,7 +145,7 @@ func (c *Console) showOrg(v *visit, status int, typed map[string]string, bad *re
 	return v.show(status, "org", page{Title: p.Org, Nav: "overview", Back: back, Bad: bad, Data: p})
 }
 
-// slots are all providers, and what the org has with each.
+// slots are all providers, and what the org has with each; then what it has with providers that are configured no more.
 func (v *visit) slots(org string) ([]slot, error) {
 	infos, err := v.providers()
 	if err != nil {
@@ -157,6 +162,11 @@ func (v *visit) slots(org string) ([]slot, error) {
 			if one.Provider == info.Name {
 				slots[i].Has, slots[i].Shown = one, shownFields(info.Fields, one.Fields)
 			}
+		}
+	}
+	for _, one := range has.Items {
+		if one.Unconfigured {
+			slots = append(slots, slot{providerInfo: providerInfo{Name: one.Provider, Title: one.Provider}, Org: org, Has: one, Shown: namedFields(one.Fields)})
 		}
 	}
 	return slots, nil
@@ -187,6 +197,15 @@ func shownFields(fields []fieldInfo, values map[string]json.RawMessage) []shownF
 		if raw, ok := values[f.Name]; ok {
 			shown = append(shown, shownField{f.Title, plain(raw)})
 		}
+	}
+	return shown
+}
+
+// namedFields are those of a provider that is configured no more: by their names, since nobody knows their titles.
+func namedFields(values map[string]json.RawMessage) []shownField {
+	var shown []shownField
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		shown = append(shown, shownField{name, plain(values[name])})
 	}
 	return shown
 }
