@@ -219,7 +219,7 @@ func (s *Server) reply(c *call, a *answer) *refusal {
 	out := &c.ctx.Response
 	var whole []byte
 	status, length := a.app.StatusCode(), a.app.left
-	stream := c.said.typ == voiceRequest && c.source.provider.Name == "vapi"
+	stream := c.said.typ == voiceRequest && c.source.provider.Name == "vapi" && length != 0 // of 204 the server library would read nothing
 	if !stream {
 		var err error
 		if whole, err = a.begin(length); err != nil {
