@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 
 	"github.com/keyward/keyward/store"
@@ -98,13 +99,39 @@ func (c *call) logDecision() {
 	e.Int("bytes", len(c.message.body)).Dur("duration_ms", time.Since(c.start)).Msg("webhook")
 }
 
-// recover turns a panic into a 500 for this request. Its value is not logged: it may hold bytes of the request.
+// recover turns a panic into a 500 for this request.
 func (s *Server) recover(c *call) {
 	v := recover()
 	if v == nil {
 		return
 	}
+	s.panicked(c, v)
+	s.guarded(c, c.unclaim) // what is wrong may be the store, or the log
+	s.guarded(c, func() { c.refuse(refusePanic) })
+}
+
+// guarded does what ends a call, and survives it.
+func (s *Server) guarded(c *call, do func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked(c, v)
+		}
+	}()
+	do()
+}
+
+// panicked notes that a mistake in the program has cost a message.
+func (s *Server) panicked(c *call, v any) {
 	s.stats.Panics.Add(1)
-	s.log.Error().Str("request_id", c.id).Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg("panic while taking a webhook")
-	c.refuse(refusePanic)
+	logPanic(&s.log, v, c.id, "panic while taking a webhook")
+}
+
+// logPanic never writes a panic's value: it may hold bytes of a request.
+func logPanic(log *zerolog.Logger, v any, requestID, msg string) {
+	defer func() { _ = recover() }() // of the log itself
+	e := log.Error()
+	if requestID != "" {
+		e = e.Str("request_id", requestID)
+	}
+	e.Str("type", fmt.Sprintf("%T", v)).Bytes("stack", debug.Stack()).Msg(msg)
 }

@@ -65,24 +65,37 @@ func (s *claims) take(ctx context.Context, key string, until, deadline time.Time
 			}
 			continue
 		}
-		asked := time.Now()
-		bounded, cancel := context.WithDeadline(ctx, deadline)
-		found, err := s.memory.ClaimSeen(bounded, key)
-		cancel()
-		if err == nil && found == store.Fresh {
-			s.mu.Lock()
-			mine.claimed = asked
-			s.mu.Unlock()
-			return mine, nil
-		}
-		s.end(mine)
-		if err != nil || found == store.Seen {
+		found, err := s.ask(ctx, mine, deadline)
+		switch {
+		case err != nil || found == store.Seen:
 			return nil, err
+		case found == store.Fresh:
+			return mine, nil
 		}
 		if err := await(ctx, deadline, time.After(look)); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// ask has the store give this sidecar the key of a message that is held, or lets go of it.
+func (s *claims) ask(ctx context.Context, mine *claim, deadline time.Time) (found store.Claim, err error) {
+	fresh := false
+	defer func() {
+		if !fresh { // also when it panicked
+			s.end(mine)
+		}
+	}()
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	asked := time.Now()
+	if found, err = s.memory.ClaimSeen(ctx, mine.key); err == nil && found == store.Fresh {
+		s.mu.Lock()
+		mine.claimed = asked
+		s.mu.Unlock()
+		fresh = true
+	}
+	return found, err
 }
 
 // await waits for something on what becomes of the same message.
@@ -141,6 +154,7 @@ func (s *claims) confirm(c *claim) (duplicate bool) {
 
 // give gives a claim up: the message was not answered, and is welcome again.
 func (s *claims) give(c *claim) {
+	defer s.end(c)
 	s.mu.Lock()
 	delete(s.owing, c.key)
 	lapsed := time.Since(c.claimed) >= store.ClaimLease
@@ -151,7 +165,6 @@ func (s *claims) give(c *claim) {
 	case !lapsed: // else it may be another sidecar's by now
 		s.forget(c.key, time.Time{})
 	}
-	s.end(c)
 }
 
 func (s *claims) forget(key string, until time.Time) {
@@ -166,12 +179,25 @@ func (s *claims) forget(key string, until time.Time) {
 // other.
 func (s *claims) keep(ctx context.Context) {
 	var both sync.WaitGroup
-	both.Go(func() { every(ctx, store.ClaimLease/4, s.renew) })
+	renew, pay := s.guarded(s.renew), s.guarded(s.pay)
+	both.Go(func() { every(ctx, store.ClaimLease/4, renew) })
 	both.Go(func() {
-		every(ctx, look, s.pay)
-		s.pay(context.WithoutCancel(ctx))
+		every(ctx, look, pay)
+		pay(context.WithoutCancel(ctx))
 	})
 	both.Wait()
+}
+
+// guarded turns a panic into a line in the log: it is tried again at the next tick.
+func (s *claims) guarded(do func(context.Context)) func(context.Context) {
+	return func(ctx context.Context) {
+		defer func() {
+			if v := recover(); v != nil {
+				logPanic(&s.log, v, "", "panic while keeping what the app is asked about")
+			}
+		}()
+		do(ctx)
+	}
 }
 
 func every(ctx context.Context, d time.Duration, do func(context.Context)) {

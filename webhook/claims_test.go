@@ -267,6 +267,29 @@ func TestAudioIsRememberedBeforeItsEnd(t *testing.T) {
 	}
 }
 
+// That there is no audio is an answer too, of which no copy is asked about.
+func TestAudioOfNoLengthIsRemembered(t *testing.T) {
+	for name, answer := range map[string]string{
+		"204":       "HTTP/1.1 204 No Content\r\n\r\n",
+		"length":    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+		"chunked":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"until end": "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := newRawApp(t, func(a *rawApp, c net.Conn, r *bufio.Reader) {
+				a.reads(r)
+				_, _ = io.WriteString(c, answer)
+			})
+			w := newWorld(t, func(o *Options) { o.Routes = []Route{{Target: "http://" + app.address}} })
+			body := request("voice-request", "")
+			if s := w.post("/webhooks/vapi/acme", body, acmeSecret); s.status > 204 || s.body != "" {
+				t.Fatalf("%d %q", s.status, s.body)
+			}
+			w.refuses(w.post("/webhooks/vapi/acme", body, acmeSecret), 409, "replayed")
+		})
+	}
+}
+
 // Audio that another sidecar has answered meanwhile is cut, and what that one has written down stays.
 func TestAudioThatAnotherAnswered(t *testing.T) {
 	url := stores["sqlite"](t)

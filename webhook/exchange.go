@@ -149,16 +149,13 @@ func (c *appConn) send(q *question) {
 	}()
 }
 
-// head reads the head of the answer that counts. fasthttp's parser wants it whole in the reader's buffer, which grows for one that is long.
+// head reads the head of the answer that counts.
 func (c *appConn) head(h *fasthttp.ResponseHeader) error {
 	c.left = maxAppHead
 	defer func() { c.left = math.MaxInt64 }()
 	for range maxInterim {
-		err := h.Read(c.br)
-		var small *fasthttp.ErrSmallBuffer
-		for errors.As(err, &small) && c.br.Size() < maxAppHead {
-			begun, _ := c.br.Peek(c.br.Buffered())
-			c.br = bufio.NewReaderSize(&rest{bytes.Clone(begun), c}, 4*c.br.Size())
+		err := c.whole()
+		if err == nil {
 			err = h.Read(c.br)
 		}
 		switch status := h.StatusCode(); {
@@ -172,6 +169,61 @@ func (c *appConn) head(h *fasthttp.ResponseHeader) error {
 	}
 	return errManyInterim
 }
+
+// whole has the reader's buffer, which grows for a long one, hold a head up to its empty line: fasthttp's parser wants it there. Where lines
+// end in LF alone, which servers may do (RFC 9112, section 2.2) and that parser would wait behind, they get their CR.
+func (c *appConn) whole() error {
+	seen := 0
+	for n := 1; ; n = c.br.Buffered() + 1 {
+		if size := c.br.Size(); n > size {
+			if size >= maxAppHead {
+				return errMalformed
+			}
+			begun, _ := c.br.Peek(c.br.Buffered())
+			c.again(bytes.Clone(begun), 4*size)
+		}
+		if _, err := c.br.Peek(n); err != nil {
+			return err
+		}
+		b, _ := c.br.Peek(c.br.Buffered())
+		if line, _, ended := bytes.Cut(bytes.TrimLeft(b, "\r\n"), []byte{'\n'}); ended && !isStatusLine(line) {
+			return errMalformed // nothing else is waited for
+		}
+		from := max(seen-len("\r\n\r"), 0)
+		if bytes.Contains(b[from:], []byte("\r\n\r\n")) {
+			return nil
+		}
+		if end := bareEnd(b[from:]); end >= 0 {
+			end += from
+			lines := bytes.ReplaceAll(bytes.ReplaceAll(b[:end], []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
+			b = append(lines, b[end:]...)
+			c.again(b, max(c.br.Size(), len(b)))
+			return nil
+		}
+		seen = len(b)
+	}
+}
+
+// isStatusLine holds for what an answer begins with. fasthttp would take the status 000 for 200.
+func isStatusLine(line []byte) bool {
+	version, rest, _ := bytes.Cut(bytes.TrimSuffix(line, []byte{'\r'}), []byte{' '})
+	status, _, _ := bytes.Cut(bytes.TrimLeft(rest, " "), []byte{' '})
+	return bytes.HasPrefix(version, []byte("HTTP/")) && len(status) == 3 && digits(status) == 3 && status[0] != '0'
+}
+
+// bareEnd is where a head ends of which the last line or the empty one ends in LF alone; negative: nowhere.
+func bareEnd(b []byte) int {
+	end := -1
+	for _, empty := range []string{"\n\n", "\n\r\n"} {
+		if i := bytes.Index(b, []byte(empty)); i >= 0 && (end < 0 || i+len(empty) < end) {
+			end = i + len(empty)
+		}
+	}
+	return end
+}
+
+// again has the reader begin with what it has given, and hold more.
+func (c *appConn) again(given []byte, size int) { c.br = bufio.NewReaderSize(&rest{given, c}, size) }
 
 // An appAnswer is an app's answer: its head, and its body as it comes. Read to its end, its connection can be used again.
 type appAnswer struct {

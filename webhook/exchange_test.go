@@ -47,7 +47,21 @@ func TestWhereAnAnswerEnds(t *testing.T) {
 		"no number":                  {"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", "", 0, errMalformed, false},
 		"another transfer encoding":  {"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\nok", "", 0, errMalformed, false},
 		"no status":                  {"HTTP/1.1 abc OK\r\n\r\nok", "", 0, errMalformed, false},
+		"status 000":                 {"HTTP/1.1 000 OK\r\nContent-Length: 2\r\n\r\nok", "", 0, errMalformed, false},
+		"status 099":                 {"HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\nok", "", 0, errMalformed, false},
+		"no reason":                  {"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
+		"empty lines before it":      {"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
+		"another protocol, no end":   {"SSH-2.0-OpenSSH\r\n", "", 0, errMalformed, false},
 		"another protocol":           {"SSH-2.0-OpenSSH\r\n\r\n", "", 0, errMalformed, false},
+		"bare LF":                    {"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "ok", 200, nil, true},
+		"bare LF before CR LF":       {"HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok", "ok", 200, nil, true},
+		"bare LF behind CR LF":       {"HTTP/1.1 200 OK\nContent-Length: 2\r\n\nok", "ok", 200, nil, true},
+		"bare LF within the head":    {"HTTP/1.1 200 OK\nX: y\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
+		"bare LF and a whole head":   {"HTTP/1.1 200 OK\nContent-Length: 6\n\nok\r\n\r\n", "ok\r\n\r\n", 200, nil, true},
+		"bare LF, and in the body":   {"HTTP/1.1 200 OK\nContent-Length: 6\n\r\no\n\nk\n\n", "o\n\nk\n\n", 200, nil, true},
+		"bare LF in an interim one":  {"HTTP/1.1 103 X\n\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok", "ok", 200, nil, true},
+		"bare LF in a long head":     {"HTTP/1.1 200 OK\nX: " + strings.Repeat("x", 32<<10) + "\n" + strings.Repeat("X: y\n", 3000) + "Content-Length: 2\n\nok", "ok", 200, nil, true},
+		"bare LF and no head":        {"SSH-2.0-OpenSSH\n\n", "", 0, errMalformed, false},
 		"a head of 32 kB":            {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 32<<10) + "\r\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
 		"a head of many small lines": {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", 3000) + "Content-Length: 2\r\n\r\nok", "ok", 200, nil, true},
 	} {
@@ -75,6 +89,35 @@ func TestWhereAnAnswerEnds(t *testing.T) {
 				t.Errorf("%d connections for two requests", n)
 			}
 		})
+	}
+}
+
+// However a head is cut into pieces, and whatever ends its lines, its body is the same, also one that looks like a head's end.
+func TestAHeadInPieces(t *testing.T) {
+	const body = "o\n\r\n\r\nk\n\n"
+	for _, head := range []string{"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 9\n\n", "HTTP/1.1 200 OK\nContent-Length: 9\n\r\n"} {
+		for _, size := range []int{1, 2, 3, 5, 7, 17} {
+			a := newRawApp(t, func(a *rawApp, c net.Conn, r *bufio.Reader) {
+				for a.reads(r) {
+					for left := head + body; left != ""; left = left[min(size, len(left)):] {
+						_, _ = io.WriteString(c, left[:min(size, len(left))])
+						time.Sleep(time.Millisecond)
+					}
+				}
+			})
+			for range 2 {
+				got, err := a.ask(t.Context(), a.question("POST", nil, time.Now().Add(30*time.Second)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text, err := io.ReadAll(got); err != nil || string(text) != body {
+					t.Errorf("%q in pieces of %d: %q %v", head, size, text, err)
+				}
+			}
+			if n := a.connections.Load(); n != 1 {
+				t.Errorf("%d connections", n)
+			}
+		}
 	}
 }
 

@@ -123,9 +123,9 @@ func (c *call) acknowledge(status int) {
 
 // unclaim forgets a message that was not answered: it is welcome again.
 func (c *call) unclaim() {
-	if c.claim != nil {
-		c.s.claims.give(c.claim)
-		c.claim = nil
+	if held := c.claim; held != nil {
+		c.claim = nil // it is tried once, should it panic
+		c.s.claims.give(held)
 	}
 }
 
@@ -219,7 +219,7 @@ func (s *Server) reply(c *call, a *answer) *refusal {
 	out := &c.ctx.Response
 	var whole []byte
 	status, length := a.app.StatusCode(), a.app.left
-	stream := c.said.typ == voiceRequest && c.source.provider.Name == "vapi"
+	stream := c.said.typ == voiceRequest && c.source.provider.Name == "vapi" && length != 0 // of 204 the server library would read nothing
 	if !stream {
 		var err error
 		if whole, err = a.begin(length); err != nil {
@@ -332,11 +332,17 @@ func (a *answer) refusal(err error) *refusal {
 }
 
 // Read gives fasthttp the pieces of a body that it sends in chunks.
-func (a *answer) Read(b []byte) (int, error) {
+func (a *answer) Read(b []byte) (n int, err error) {
+	defer func() { // fasthttp would end the connection without a word in the log
+		if v := recover(); v != nil {
+			a.c.s.panicked(a.c, v)
+			n, err = 0, a.cut(errPanic)
+		}
+	}()
 	if a.moves {
 		a.move()
 	}
-	n, err := a.body.Read(b)
+	n, err = a.body.Read(b)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return n, a.cut(err)
 	}
@@ -352,8 +358,10 @@ func (a *answer) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// errTwice: another sidecar has answered the same message meanwhile.
-var errTwice = errors.New("this message was answered before")
+var (
+	errTwice = errors.New("this message was answered before") // by another sidecar, meanwhile
+	errPanic = errors.New("a mistake in the program")
+)
 
 // WriteTo sends a body of known length straight to the provider: fasthttp's writer would hold a slow one back until its buffer is full.
 // The head has been flushed by then (ImmediateHeaderFlush).
@@ -385,13 +393,15 @@ func (a *answer) cut(err error) error {
 	return err
 }
 
-// Close ends the call: fasthttp calls it when the body has been sent, or could not be.
+// Close ends the call: fasthttp calls it when the body has been sent, or could not be, and nothing guards the process against a panic then.
 func (a *answer) Close() error {
-	a.end()
-	if !a.complete {
-		a.c.unclaim()
-	}
-	a.c.finish()
+	a.c.s.guarded(a.c, func() {
+		a.end()
+		if !a.complete {
+			a.c.unclaim()
+		}
+	})
+	a.c.s.guarded(a.c, a.c.finish)
 	return nil
 }
 

@@ -215,6 +215,8 @@ func TestAnAnswersHeadIsBounded(t *testing.T) {
 	})
 	for name, bad := range map[string]string{
 		"endless":      "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("a", 2*maxAppHead),
+		"no HTTP":      "SSH-2.0-OpenSSH\r\n",
+		"no HTTP, LF":  "SSH-2.0-OpenSSH\n",
 		"only interim": strings.Repeat("HTTP/1.1 102 Processing\r\n\r\n", 2*maxInterim),
 	} {
 		head = bad
