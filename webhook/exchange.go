@@ -189,12 +189,12 @@ func (c *appConn) whole() error {
 		if line, _, ended := bytes.Cut(bytes.TrimLeft(b, "\r\n"), []byte{'\n'}); ended && !isStatusLine(line) {
 			return errMalformed // nothing else is waited for
 		}
-		from := max(seen-len("\r\n\r"), 0)
-		if bytes.Contains(b[from:], []byte("\r\n\r\n")) {
-			return nil
-		}
-		if end := bareEnd(b[from:]); end >= 0 {
+		from := max(seen-len("\n\r\n"), 0)
+		if end := headEnd(b[from:]); end >= 0 {
 			end += from
+			if bytes.HasSuffix(b[:end], []byte("\r\n\r\n")) {
+				return nil
+			}
 			lines := bytes.ReplaceAll(bytes.ReplaceAll(b[:end], []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 			b = append(lines, b[end:]...)
 			c.again(b, max(c.br.Size(), len(b)))
@@ -211,8 +211,8 @@ func isStatusLine(line []byte) bool {
 	return bytes.HasPrefix(version, []byte("HTTP/")) && len(status) == 3 && digits(status) == 3 && status[0] != '0'
 }
 
-// bareEnd is where a head ends of which the last line or the empty one ends in LF alone; negative: nowhere.
-func bareEnd(b []byte) int {
+// headEnd is behind the first empty line, with CR or without; negative: there is none.
+func headEnd(b []byte) int {
 	end := -1
 	for _, empty := range []string{"\n\n", "\n\r\n"} {
 		if i := bytes.Index(b, []byte(empty)); i >= 0 && (end < 0 || i+len(empty) < end) {

@@ -58,6 +58,7 @@ func TestWhereAnAnswerEnds(t *testing.T) {
 		"bare LF behind CR LF":       {"HTTP/1.1 200 OK\nContent-Length: 2\r\n\nok", "ok", 200, nil, true},
 		"bare LF within the head":    {"HTTP/1.1 200 OK\nX: y\nContent-Length: 2\r\n\r\nok", "ok", 200, nil, true},
 		"bare LF and a whole head":   {"HTTP/1.1 200 OK\nContent-Length: 6\n\nok\r\n\r\n", "ok\r\n\r\n", 200, nil, true},
+		"bare LF, body like a head":  {"HTTP/1.1 200 OK\nContent-Length: 13\n\na: b\n\r\n\r\nokok", "a: b\n\r\n\r\nokok", 200, nil, true},
 		"bare LF, and in the body":   {"HTTP/1.1 200 OK\nContent-Length: 6\n\r\no\n\nk\n\n", "o\n\nk\n\n", 200, nil, true},
 		"bare LF in an interim one":  {"HTTP/1.1 103 X\n\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok", "ok", 200, nil, true},
 		"bare LF in a long head":     {"HTTP/1.1 200 OK\nX: " + strings.Repeat("x", 32<<10) + "\n" + strings.Repeat("X: y\n", 3000) + "Content-Length: 2\n\nok", "ok", 200, nil, true},
