@@ -182,7 +182,9 @@ func upToDate(made, from string) bool {
 func buildGo(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./go/...").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-trimpath", "-o", dir+string(filepath.Separator), "./go/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the program is: what is compiled for both is so once
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the Go examples: %v\n%s", err, out)
 	}
 	return dir
