@@ -20,7 +20,7 @@ import (
 func TestNothingOfTheTextStaysInMemory(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "hold")
 	build := exec.Command("go", "build", "-o", program, "./testdata/hold")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the program to look into: %v\n%s", err, out)
 	}

@@ -95,7 +95,7 @@ func TestReleasesAreBuiltWithTheRuntimeSettings(t *testing.T) {
 func TestTheRuntimeReadsWhatTheLinkerSets(t *testing.T) {
 	t.Parallel()
 	for settings, want := range map[string]string{strings.Join(runtimeSettings, ","): "true", "": "false"} {
-		run := exec.Command("go", "run", "-ldflags", "-X runtime.godebugDefault="+settings, "./testdata/clobbered")
+		run := exec.Command("go", "run", "-trimpath", "-ldflags", "-X runtime.godebugDefault="+settings, "./testdata/clobbered")
 		run.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := run.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
 			t.Errorf("built with %q: %v: %s, want %s", settings, err, out, want)
