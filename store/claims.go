@@ -114,16 +114,25 @@ func (d *DB) Unclaim(ctx context.Context, key string, until time.Time) error {
 // seen keeps the key of a delivery that is taken in, and says whether one of the same key was dealt with before.
 func (d *DB) seen(t *tx, key string, until time.Time) (duplicate bool, err error) {
 	if d.lite != nil {
-		switch {
-		case d.lite.claims.holds(key):
+		if d.lite.claims.holds(key) {
 			return false, ErrConflict
-		case d.lite.keyLog.told(key):
+		}
+		switch d.lite.keyLog.told(key) {
+		case kept:
 			return true, nil
+		case leaving:
+			return false, ErrConflict
 		}
 	}
 	n, err := t.exec(claimSeen, []byte(key), micros(until), micros(t.now))
-	if n > 0 || err != nil || d.lite != nil {
-		return n == 0 && err == nil, err
+	if n > 0 || err != nil {
+		return false, err
+	}
+	if d.lite != nil {
+		if _, forgotten, err := d.lite.keyLog.elsewhere(key); err != nil || forgotten != 0 {
+			return false, errors.Join(err, ErrConflict) // it is out of SQLite in a moment
+		}
+		return true, nil
 	}
 	var underWay bool
 	if err := t.row(pgClaimed, []byte(key), ClaimLease.Microseconds()).Scan(&underWay); err != nil {

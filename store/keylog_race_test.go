@@ -1,0 +1,44 @@
+package store
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// A key that could not be written down is nobody's, also when its file has its turn before that is known: SQLite would have it for answered.
+func TestKeysThatWereNotWrittenAreNotMoved(t *testing.T) {
+	t.Parallel()
+	d, _ := newAlone(t)
+	l := &d.lite.keyLog
+	l.mu.Lock()
+	f := l.fresh
+	broken, err := os.Open(f.f.Name()) // for reading
+	ok(t, err)
+	l.mu.Unlock()
+	until := time.Now().Add(time.Hour)
+	file, at, _ := l.enter(seenKey("slow"), until)
+	if file != f {
+		t.Fatal("the files took turns")
+	}
+	eventually(t, "the files take turns", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.fresh != f
+	})
+	time.Sleep(3 * keepEvery)
+	unwritable := &keyFile{f: broken, keys: f.keys}
+	unwritable.writes.Add(1)
+	is(t, l.written(unwritable, at, seenKey("slow"), until), ErrUnavailable)
+	f.writes.Done()
+	eventually(t, "what was there is moved", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.moving == nil
+	})
+	if inSQLite(t, d, seenKey("slow")) {
+		t.Error("SQLite has it for answered")
+	}
+	claimFinds(t, d, seenKey("slow"), Fresh)
+	ok(t, broken.Close())
+}
