@@ -140,6 +140,10 @@ func (l *keyLog) forget(ctx context.Context, key string, until time.Time) (done 
 			return true, l.setAside(k, -was, false)
 		}
 		if moving, moved := l.moving, l.moved; moving != nil && moving.keys[k] == was {
+			if l.reserve != nil && l.reserve.full { // it may take long until SQLite has it
+				defer l.mu.Unlock()
+				return true, l.setAside(k, -was, true)
+			}
 			l.mu.Unlock()
 			select {
 			case <-moved: // it is SQLite's then
