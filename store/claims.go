@@ -117,22 +117,22 @@ func (d *DB) seen(t *tx, key string, until time.Time) (duplicate bool, err error
 		if d.lite.claims.holds(key) {
 			return false, ErrConflict
 		}
-		switch d.lite.keyLog.told(key) {
-		case kept:
+		found, err := d.lite.keyLog.told(key), error(nil)
+		if found == askSQLite || found == unheard {
+			found, err = d.lite.keyLog.askOthers(key)
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case found == kept:
 			return true, nil
-		case leaving:
+		case found == leaving:
 			return false, ErrConflict
 		}
 	}
 	n, err := t.exec(claimSeen, []byte(key), micros(until), micros(t.now))
-	if n > 0 || err != nil {
-		return false, err
-	}
-	if d.lite != nil {
-		if _, forgotten, err := d.lite.keyLog.elsewhere(key); err != nil || forgotten != 0 {
-			return false, errors.Join(err, ErrConflict) // it is out of SQLite in a moment
-		}
-		return true, nil
+	if n > 0 || err != nil || d.lite != nil {
+		return n == 0 && err == nil, err
 	}
 	var underWay bool
 	if err := t.row(pgClaimed, []byte(key), ClaimLease.Microseconds()).Scan(&underWay); err != nil {

@@ -155,6 +155,12 @@ func (k *keyReader) drop() {
 func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (duplicate bool, err error) {
 	done, duplicate, err := d.lite.keyLog.keep(key, until)
 	if !done {
+		var found known
+		if found, err = d.lite.keyLog.askOthers(key); found == kept {
+			done, duplicate = true, true
+		}
+	}
+	if !done && err == nil {
 		err = d.lite.confirms.join(ctx, &part{keep: func(k *keyWriter) (err error) {
 			if duplicate = d.lite.keyLog.told(key) == kept; !duplicate { // of one that the log keeps since keep was asked
 				duplicate, err = k.keep(key, until)

@@ -36,8 +36,9 @@ const keySize = 32
 
 type logKey [keySize]byte
 
-// maxFresh is how many keys, or records, wait for SQLite at most: one that can be read and not written must not let them grow for ever.
-const maxFresh = 1 << 17
+// maxFresh is how many keys, or records, wait for SQLite at most: one that can be read and not written must not let them grow for ever. Only
+// tests change it.
+var maxFresh = 1 << 17
 
 // What the log knows of a key.
 type known int
@@ -90,7 +91,7 @@ func (l *keyLog) keep(key string, until time.Time) (done, duplicate bool, err er
 func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, found known) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if found = l.look(key); found != unheard || len(l.fresh.keys) >= maxFresh || l.fresh.next >= maxFresh*recordSize {
+	if found = l.look(key); found != unheard || len(l.fresh.keys) >= maxFresh || l.fresh.next >= int64(maxFresh)*recordSize {
 		return nil, 0, found
 	}
 	l.filter.add(key)

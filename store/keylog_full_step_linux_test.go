@@ -47,7 +47,9 @@ func TestKeysOnAFullDiskStepByStep(t *testing.T) {
 	until := time.Now().Add(time.Hour)
 	confirms(t, d, seenKey("in SQLite"), until)
 	confirms(t, d, seenKey("in SQLite, stays"), until)
-	eventually(t, "SQLite has it", func() bool { return inSQLite(t, d, seenKey("in SQLite, stays")) && inSQLite(t, d, seenKey("in SQLite")) })
+	eventually(t, "SQLite has it", func() bool {
+		return inSQLite(t, d, seenKey("in SQLite, stays")) && inSQLite(t, d, seenKey("in SQLite"))
+	})
 	for i := range 200 { // as many as it takes for the log to need a page for what comes
 		confirms(t, d, seenKey("in the log", i), until)
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,40 +22,47 @@ type keyOthers struct {
 
 // ask says what SQLite and others know of a key.
 func (d *DB) ask(ctx context.Context, key string) (known, error) {
-	keptUntil, forgotten, err := d.lite.keyLog.elsewhere(key) // first: SQLite has it before it is out of there
+	if found, err := d.lite.keyLog.askOthers(key); found != askSQLite || err != nil { // first: SQLite has it before it is out of there
+		return found, err
+	}
+	until, err := d.lite.seen.until(ctx, d.r, key)
 	if err != nil {
 		return 0, err
 	}
-	if keptUntil > micros(time.Now()) && keptUntil != forgotten {
+	if until.After(time.Now()) {
 		return kept, nil
 	}
-	until, err := d.lite.seen.until(ctx, d.r, key)
-	switch {
-	case err != nil:
-		return 0, err
-	case !until.After(time.Now()):
-		return unheard, nil
-	case micros(until) == forgotten:
-		return leaving, nil
-	}
-	return kept, nil
+	return unheard, nil
 }
 
-// elsewhere says until when a key is kept by what others have written down, and until when one was that is forgotten; 0: none.
-func (l *keyLog) elsewhere(key string) (until, forgotten int64, err error) {
+// askOthers says what others have written down of a key.
+func (l *keyLog) askOthers(key string) (known, error) {
 	l.mu.Lock()
 	alone, apart := l.on && time.Now().Before(l.trust), l.apart
 	l.mu.Unlock()
 	if alone || len(key) != keySize {
-		return 0, 0, nil
+		return askSQLite, nil
 	}
-	k, o := logKey([]byte(key)), &l.others
+	until, forgotten, err := l.others.read(logKey([]byte(key)), apart)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("%w: reading what other sidecars have written down: %w", ErrUnavailable, err)
+	case until > micros(time.Now()) && until != forgotten:
+		return kept, nil
+	case forgotten != 0:
+		return leaving, nil
+	}
+	return askSQLite, nil
+}
+
+// read reads until when a key is kept, and until when one was that is forgotten; 0: none.
+func (o *keyOthers) read(k logKey, logs bool) (until, forgotten int64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.dir == "" {
 		return 0, 0, nil
 	}
-	if apart {
+	if logs {
 		for _, name := range logNames {
 			v, err := inLog(filepath.Join(o.dir, name), k)
 			if err != nil {

@@ -42,3 +42,35 @@ func TestKeysThatWereNotWrittenAreNotMoved(t *testing.T) {
 	claimFinds(t, d, seenKey("slow"), Fresh)
 	ok(t, broken.Close())
 }
+
+// What waits for SQLite is bounded also where the same messages are answered and forgotten again and again.
+func TestKeysThatComeAndGoAreBounded(t *testing.T) {
+	before := maxFresh
+	maxFresh = 100
+	t.Cleanup(func() { maxFresh = before })
+	d, url := newAlone(t)
+	blocker, err := Open(t.Context(), url, Options{})
+	ok(t, err)
+	t.Cleanup(func() { _ = blocker.Close() })
+	tx, err := blocker.w.BeginTx(t.Context(), nil)
+	ok(t, err)
+	until := time.Now().Add(time.Hour)
+	l := &d.lite.keyLog
+	kept := 0
+	for ; kept < 10*maxFresh; kept++ {
+		done, duplicate, err := l.keep(seenKey("comes and goes"), until)
+		if ok(t, err); duplicate {
+			t.Fatal("it is not forgotten")
+		}
+		if !done {
+			break
+		}
+		if done, err := l.forget(t.Context(), seenKey("comes and goes"), until); err != nil || !done {
+			t.Fatal(err)
+		}
+	}
+	if kept > 2*maxFresh { // in both files
+		t.Errorf("%d records wait", kept)
+	}
+	ok(t, tx.Rollback())
+}
