@@ -28,7 +28,7 @@ const ClaimLease = 2 * time.Second
 //
 // On SQLite there is one sidecar, and claims are in its memory: they end with it. Only while one hands over to the next are there two; then
 // of two that deal with the same message at the same moment, the second finds out at its end. While there is one it keeps what is confirmed
-// itself for a moment, too: keyLog.
+// itself for a moment, too: keyLog. Where the disk is full, room that was set aside before takes what becomes of a key: keyReserve.
 const (
 	// A key that ran out is as good as one never seen.
 	claimSeen = `INSERT INTO webhook_seen (key, until) VALUES ($1, $2)

@@ -109,4 +109,4 @@ func (s *smallDisk) killed(t *testing.T) (url string) {
 }
 
 // some is a number from 0 below n.
-func some(n int) int { return rand.IntN(n) } //nolint:gosec // it is a test
+func some(n int) int { return rand.IntN(n) }
