@@ -28,6 +28,7 @@ type keyKeeper struct {
 	joined bool // has the lock alone, shared or exclusively
 	mine   bool // exclusively
 	wants  bool // has the lock next
+	lapsed bool // somebody may have gone on who did not join, and have left something
 	asked  time.Time
 
 	spare   *keyFile   // the other file of the log
@@ -194,6 +195,9 @@ func (k *keyKeeper) step(ctx context.Context) error {
 	switch {
 	case k.l.moving != nil:
 		return nil
+	case k.mine && k.lapsed:
+		k.lapsed = false
+		return k.takeOver(false)
 	case k.mine:
 		return k.keep(ctx)
 	case k.pending():
@@ -231,8 +235,23 @@ func (k *keyKeeper) wanted() (bool, error) {
 	if err != nil || !free {
 		return err == nil, err
 	}
+	k.l.mu.Lock()
+	late := asked.After(k.l.trust)
+	k.l.mu.Unlock()
+	if late { // somebody may have come and gone, of whose keys the filter does not know
+		k.suspend()
+	}
 	k.trust(asked)
 	return false, unlock(k.next)
+}
+
+// suspend has the log be out of force, until the filter is made anew.
+func (k *keyKeeper) suspend() {
+	k.unfill()
+	k.lapsed = true
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.l.on, k.l.filter = false, keyFilter{}
 }
 
 // trust has the log be in force for less than the patience of who begins to want to join now.
@@ -283,7 +302,7 @@ func (k *keyKeeper) begin(ctx context.Context) error {
 	k.l.mu.Lock()
 	k.l.fresh = files[0]
 	k.l.mu.Unlock()
-	k.spare, k.turned = files[1], time.Now()
+	k.spare, k.turned, k.lapsed = files[1], time.Now(), false
 	k.trust(k.turned)
 	k.fill(ctx)
 	return nil
@@ -321,10 +340,7 @@ func (k *keyKeeper) keep(ctx context.Context) (err error) {
 
 // yield gives SQLite all there is and shares the lock.
 func (k *keyKeeper) yield(ctx context.Context) error {
-	k.unfill()
-	k.l.mu.Lock()
-	k.l.on, k.l.filter = false, keyFilter{}
-	k.l.mu.Unlock()
+	k.suspend()
 	if err := k.moveAll(ctx); err != nil {
 		return err // tried again at the next step
 	}
