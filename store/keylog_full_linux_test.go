@@ -19,6 +19,7 @@ func apart(t *testing.T) bool {
 	if os.Getenv(inNamespace) != "" {
 		return true
 	}
+	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.SysProcAttr = endsWithUs()

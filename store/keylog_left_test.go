@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -72,9 +73,19 @@ func TestKeysOfOneThatCameAndWent(t *testing.T) {
 	until := time.Now().Add(time.Hour)
 	l.mu.Lock() // it does not get to do anything
 	confirms(t, other, seenKey("of the other"), until)
-	leaves(t, d, map[string]int64{seenKey("in its reserve"): micros(until)})
+	confirms(t, other, seenKey("cut"), until)
+	leaves(t, d, map[string]int64{seenKey("in its reserve"): micros(until), seenKey("cut"): -micros(until)})
 	l.trust = time.Now()
 	l.mu.Unlock()
+	v := delivery("", 1)
+	v.SeenKey, v.SeenUntil = seenKey("cut"), until
+	eventually(t, "it is taken in", func() bool {
+		duplicate, err := d.AcceptDelivery(t.Context(), v)
+		if duplicate || err != nil && !errors.Is(err, ErrConflict) {
+			t.Fatalf("what was not answered: %v, duplicate: %v", err, duplicate)
+		}
+		return err == nil
+	})
 	for range 100 {
 		claimFinds(t, d, seenKey("of the other"), Seen)
 		claimFinds(t, d, seenKey("in its reserve"), Seen)
