@@ -28,7 +28,7 @@ const ClaimLease = 2 * time.Second
 //
 // On SQLite there is one sidecar, and claims are in its memory: they end with it. Only while one hands over to the next are there two; then
 // of two that deal with the same message at the same moment, the second finds out at its end. While there is one it keeps what is confirmed
-// itself for a moment, too: keyLog.
+// itself for a moment, too: keyLog. Where the disk is full, room that was set aside before takes what becomes of a key: keyReserve.
 const (
 	// A key that ran out is as good as one never seen.
 	claimSeen = `INSERT INTO webhook_seen (key, until) VALUES ($1, $2)
@@ -114,11 +114,20 @@ func (d *DB) Unclaim(ctx context.Context, key string, until time.Time) error {
 // seen keeps the key of a delivery that is taken in, and says whether one of the same key was dealt with before.
 func (d *DB) seen(t *tx, key string, until time.Time) (duplicate bool, err error) {
 	if d.lite != nil {
-		switch {
-		case d.lite.claims.holds(key):
+		if d.lite.claims.holds(key) {
 			return false, ErrConflict
-		case d.lite.keyLog.told(key):
+		}
+		found, err := d.lite.keyLog.told(key), error(nil)
+		if found == askSQLite || found == unheard {
+			found, err = d.lite.keyLog.askOthers(key)
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case found == kept:
 			return true, nil
+		case found == leaving:
+			return false, ErrConflict
 		}
 	}
 	n, err := t.exec(claimSeen, []byte(key), micros(until), micros(t.now))

@@ -32,6 +32,22 @@ func (c *claims) take(key string) bool {
 	return true
 }
 
+// keep has a key be claimed while it is being forgotten.
+func (c *claims) keep(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.until == nil {
+		c.until = map[string]time.Time{}
+	}
+	c.until[key] = time.Now().Add(time.Minute)
+}
+
+func (c *claims) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.until)
+}
+
 func (c *claims) holds(key string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,18 +75,21 @@ func (d *DB) claimLite(ctx context.Context, key string) (Claim, error) {
 	if !d.lite.claims.take(key) {
 		return UnderWay, nil
 	}
-	var until time.Time
-	var err error
-	found := d.lite.keyLog.find(key)
+	found, err := d.lite.keyLog.find(key), error(nil)
 	if found == askSQLite {
-		until, err = d.lite.seen.until(ctx, d.r, key)
+		found, err = d.ask(ctx, key)
 	}
-	if err == nil && found != kept && !until.After(time.Now()) {
-		return Fresh, nil
+	if err == nil && found == unheard {
+		if err = d.lite.keyLog.room(d.lite.claims.count()); err == nil {
+			return Fresh, nil
+		}
 	}
 	d.lite.claims.drop(key)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, err
+	case found == leaving:
+		return UnderWay, nil
 	}
 	return Seen, nil
 }
@@ -136,17 +155,45 @@ func (k *keyReader) drop() {
 func (d *DB) confirmLite(ctx context.Context, key string, until time.Time) (duplicate bool, err error) {
 	done, duplicate, err := d.lite.keyLog.keep(key, until)
 	if !done {
+		var found known
+		if found, err = d.lite.keyLog.askOthers(key); found == kept {
+			done, duplicate = true, true
+		}
+	}
+	if !done && err == nil {
 		err = d.lite.confirms.join(ctx, &part{keep: func(k *keyWriter) (err error) {
-			if duplicate = d.lite.keyLog.told(key); !duplicate { // of one that the log keeps since keep was asked
+			if duplicate = d.lite.keyLog.told(key) == kept; !duplicate { // of one that the log keeps since keep was asked
 				duplicate, err = k.keep(key, until)
 			}
 			return err
 		}}, d.writeKeys)
+		if noRoom(err) {
+			duplicate, err = d.keepAside(ctx, key, until, err)
+		}
 	}
 	if err == nil {
 		d.lite.claims.drop(key)
 	}
 	return duplicate, err
+}
+
+// keepAside keeps a key that there was no room for, wherever there is some.
+func (d *DB) keepAside(ctx context.Context, key string, until time.Time, cause error) (duplicate bool, err error) {
+	if len(key) != keySize {
+		return false, cause
+	}
+	before, err := d.lite.seen.until(context.WithoutCancel(ctx), d.r, key)
+	switch {
+	case err != nil:
+		return false, errors.Join(cause, err)
+	case before.After(time.Now()):
+		return true, nil
+	}
+	duplicate, err = d.lite.keyLog.keepAside(key, until)
+	if err != nil {
+		return false, errors.Join(cause, err)
+	}
+	return duplicate, nil
 }
 
 var keyWait = time.Second // that confirmations wait for another write at most: answers wait for them
@@ -175,14 +222,22 @@ func (d *DB) writeKeys(parts []*part) {
 }
 
 func (d *DB) unclaimLite(ctx context.Context, key string, until time.Time) error {
-	d.lite.claims.drop(key)
+	defer d.lite.claims.drop(key)
 	if until.IsZero() {
 		return nil // never confirmed: nothing was written
 	}
-	if done, err := d.lite.keyLog.forget(ctx, key, until); done || err != nil {
+	d.lite.claims.keep(key) // a copy that comes meanwhile waits for it
+	done, err := d.lite.keyLog.forget(ctx, key, until)
+	if !done && err == nil {
+		err = d.direct(ctx, func(k *keyWriter) error { return k.forget(key, until) })
+	}
+	if err == nil || len(key) != keySize {
 		return err
 	}
-	return d.direct(ctx, func(k *keyWriter) error { return k.forget(key, until) })
+	if e := d.lite.keyLog.forgetAside(key, until, noRoom(err)); e != nil {
+		return errors.Join(err, e)
+	}
+	return nil
 }
 
 // A keyWriter writes keys by SQLite's own interface: a confirmation is on the way of every message that is answered, and database/sql's

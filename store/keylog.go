@@ -25,6 +25,10 @@ type keyLog struct {
 	moving *keyFile      // those that SQLite is being given; nil: none
 	moved  chan struct{} // closed when it has those
 	filter keyFilter     // every key that SQLite may have
+
+	reserve *keyReserve // for a full disk; nil: this process has none
+	apart   bool        // somebody has a log and does not let this process join
+	others  keyOthers
 }
 
 // keySize is what a key has that can be kept here: a SHA-256. All others go to SQLite.
@@ -32,8 +36,9 @@ const keySize = 32
 
 type logKey [keySize]byte
 
-// maxFresh is how many keys wait for SQLite at most: one that can be read and not written must not let them grow for ever.
-const maxFresh = 1 << 17
+// maxFresh is how many keys, or records, wait for SQLite at most: one that can be read and not written must not let them grow for ever. Only
+// tests change it.
+var maxFresh = 1 << 17
 
 // What the log knows of a key.
 type known int
@@ -42,6 +47,7 @@ const (
 	unheard   known = iota + 1 // neither here nor in SQLite
 	kept                       // it is kept, and has not run out
 	askSQLite                  // SQLite may have it
+	leaving                    // it is forgotten, and SQLite may not know yet
 )
 
 // find says what is known of a key.
@@ -56,7 +62,11 @@ func (l *keyLog) look(key string) known {
 		return askSQLite
 	}
 	k := logKey([]byte(key))
-	if l.fresh.has(k) || l.moving.has(k) {
+	aside := l.reserve.of(k)
+	switch {
+	case aside < 0 || aside == 0 && l.moving.drops(k):
+		return leaving
+	case aside > micros(time.Now()) || l.fresh.has(k) || l.moving.has(k):
 		return kept
 	}
 	if l.on && time.Now().Before(l.trust) && !l.filter.may(k) {
@@ -67,41 +77,53 @@ func (l *keyLog) look(key string) known {
 
 // keep keeps a key until a time. Not done: it is SQLite's to keep.
 func (l *keyLog) keep(key string, until time.Time) (done, duplicate bool, err error) {
-	f, at, duplicate := l.enter(key, until)
-	if f == nil {
-		return duplicate, duplicate, nil
+	f, at, found := l.enter(key, until)
+	switch {
+	case f != nil:
+		return true, false, l.written(f, at, key, until)
+	case found == leaving:
+		return true, false, errLeaving
 	}
-	defer f.writes.Done()
-	k := logKey([]byte(key))
-	if err := f.write(at, k, micros(until)); err != nil {
-		l.mu.Lock()
-		delete(f.keys, k)
-		l.mu.Unlock()
-		return true, false, fmt.Errorf("%w: writing down that a webhook was answered: %w", ErrUnavailable, err)
-	}
-	return true, false, nil
+	return found == kept, found == kept, nil
 }
 
 // enter takes a key in that is nowhere yet, and says where it is to be written.
-func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, duplicate bool) {
+func (l *keyLog) enter(key string, until time.Time) (f *keyFile, at int64, found known) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if found := l.look(key); found != unheard || len(l.fresh.keys) >= maxFresh {
-		return nil, 0, found == kept
+	if found = l.look(key); found != unheard || len(l.fresh.keys) >= maxFresh || l.fresh.next >= int64(maxFresh)*recordSize {
+		return nil, 0, found
 	}
 	l.filter.add(key)
 	f = l.fresh
 	f.keys[logKey([]byte(key))] = micros(until)
-	return f, f.reserve(), false
+	return f, f.reserve(), found
 }
 
-// told notes that SQLite is about to get a key, and says whether it is kept here. The caller holds the connection for writes, until SQLite has it:
+// written writes a key down where it was entered, or in the reserve.
+func (l *keyLog) written(f *keyFile, at int64, key string, until time.Time) error {
+	defer f.writes.Done()
+	k := logKey([]byte(key))
+	err := f.write(at, k, micros(until))
+	if err == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(f.keys, k)
+	if noRoom(err) && l.setAside(k, micros(until), true) == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: writing down that a webhook was answered: %w", ErrUnavailable, err)
+}
+
+// told notes that SQLite is about to get a key, and says what is known of it here. The caller holds the connection for writes, until SQLite has it:
 // fillFilter waits for that.
-func (l *keyLog) told(key string) (duplicate bool) {
+func (l *keyLog) told(key string) known {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.filter.add(key)
-	return l.look(key) == kept
+	return l.look(key)
 }
 
 // forget forgets a key that is kept until a time. Not done: SQLite may have it.
@@ -109,10 +131,20 @@ func (l *keyLog) forget(ctx context.Context, key string, until time.Time) (done 
 	if len(key) != keySize {
 		return false, nil
 	}
-	k := logKey([]byte(key))
+	ctx, cancel := context.WithTimeout(ctx, keyWait)
+	defer cancel()
+	k, was := logKey([]byte(key)), micros(until)
 	for {
 		l.mu.Lock()
-		if moving, moved := l.moving, l.moved; moving.has(k) {
+		if l.reserve.of(k) == was {
+			defer l.mu.Unlock()
+			return true, l.setAside(k, -was, false)
+		}
+		if moving, moved := l.moving, l.moved; moving != nil && moving.keys[k] == was {
+			if l.reserve != nil && l.reserve.full { // it may take long until SQLite has it
+				defer l.mu.Unlock()
+				return true, l.setAside(k, -was, true)
+			}
 			l.mu.Unlock()
 			select {
 			case <-moved: // it is SQLite's then
@@ -122,7 +154,7 @@ func (l *keyLog) forget(ctx context.Context, key string, until time.Time) (done 
 			}
 		}
 		f := l.fresh
-		if f == nil || f.keys[k] != micros(until) {
+		if f == nil || f.keys[k] != was {
 			l.mu.Unlock()
 			return false, nil
 		}
@@ -141,7 +173,7 @@ func (l *keyLog) forget(ctx context.Context, key string, until time.Time) (done 
 // each says whether it is whole.
 type keyFile struct {
 	f      *os.File
-	keys   map[logKey]int64 // :: key → until, Unix microseconds. Guarded by keyLog.mu, as next is
+	keys   map[logKey]int64 // :: key → until, Unix microseconds; negative: it was kept until then, and is forgotten. Guarded by keyLog.mu, as next is
 	next   int64            // where the next record goes
 	writes sync.WaitGroup   // records that have a place and are not written
 }
@@ -153,6 +185,21 @@ func (f *keyFile) has(k logKey) bool {
 	}
 	until, ok := f.keys[k]
 	return ok && until > micros(time.Now())
+}
+
+// drops says whether it holds that a key is forgotten.
+func (f *keyFile) drops(k logKey) bool { return f != nil && f.keys[k] < 0 }
+
+// add takes in the keys of another file. One that is forgotten in either is, unless it is kept until another time.
+func (f *keyFile) add(keys map[logKey]int64) {
+	for k, until := range keys {
+		switch was := f.keys[k]; {
+		case until > 0 && was == -until:
+		case until < 0 && was > 0 && was != -until:
+		default:
+			f.keys[k] = until
+		}
+	}
 }
 
 // reserve takes the place of a record. Whoever does calls writes.Done when it is written.

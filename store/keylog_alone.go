@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -29,11 +28,14 @@ type keyKeeper struct {
 	joined bool // has the lock alone, shared or exclusively
 	mine   bool // exclusively
 	wants  bool // has the lock next
+	lapsed bool // somebody may have gone on who did not join, and have left something
 	asked  time.Time
 
 	spare   *keyFile   // the other file of the log
-	rest    []keyUntil // of those that are moving
+	listed  bool       // what is moving
+	rest    []keyUntil // of it
 	atOnce  int        // so many at once
+	puts    int        // how often something had been put in the reserve when it was listed
 	left    []*keyFile // what somebody left, and is moving; emptied once SQLite has it
 	turned  time.Time  // when the files last took turns
 	failed  bool       // and it is in the log
@@ -42,6 +44,7 @@ type keyKeeper struct {
 	filled  chan error         // how that ended
 }
 
+// A keyUntil is what SQLite is told of a key: until when it is kept; negative: that the one that was kept until then is forgotten.
 type keyUntil struct {
 	key   logKey
 	until int64
@@ -69,11 +72,7 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 	if err := k.open(); err != nil {
 		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
 	}
-	err := k.first(ctx)
-	if err == nil {
-		err = k.give()
-	}
-	if err != nil {
+	if err := k.first(ctx); err != nil {
 		k.close()
 		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
 	}
@@ -82,40 +81,32 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 }
 
 func (k *keyKeeper) open() (err error) {
-	if err := os.Mkdir(k.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := k.d.lite.folder(k.dir); err != nil {
 		return err
 	}
-	if st, err := os.Lstat(k.dir); err != nil || !st.IsDir() {
-		return errors.Join(err, fmt.Errorf("%s must be a folder, and no link to one", k.dir))
-	}
-	if k.alone, err = openOwn(k.dir, "alone"); err != nil {
-		return err
-	}
-	if k.next, err = openOwn(k.dir, "next"); err != nil {
-		_ = k.alone.Close()
-	}
-	return err
-}
-
-// give gives the folder to whose the store is, when root runs on another's: the next start is likely that user's own.
-func (k *keyKeeper) give() error {
-	st, err := os.Stat(k.d.lite.path)
-	if err != nil || os.Geteuid() != 0 {
-		return err
-	}
-	owner, ok := st.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid == 0 {
-		return nil
-	}
-	for _, name := range append([]string{"", "alone", "next"}, logNames[:]...) {
-		if e := os.Lchown(filepath.Join(k.dir, name), int(owner.Uid), int(owner.Gid)); !errors.Is(e, os.ErrNotExist) {
-			err = errors.Join(err, e)
+	defer func() {
+		if err != nil {
+			k.close()
 		}
+	}()
+	if k.alone, err = k.d.lite.openOwn(k.dir, "alone"); err != nil {
+		return err
 	}
-	return err
+	if k.next, err = k.d.lite.openOwn(k.dir, "next"); err != nil {
+		return err
+	}
+	r, err := openReserve(k.d.lite, k.dir)
+	if err != nil {
+		return err
+	}
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.l.reserve = r
+	k.l.others.dir, k.l.others.mine = k.dir, r.slot
+	return nil
 }
 
-// first joins, or has read what there is to know by a log that somebody keeps who does not answer.
+// first joins, or has what there is to know be read by a log that somebody keeps who does not answer.
 func (k *keyKeeper) first(ctx context.Context) error {
 	for until := time.Now().Add(joinPatience); ; {
 		err := k.join()
@@ -124,7 +115,10 @@ func (k *keyKeeper) first(ctx context.Context) error {
 			return err
 		case time.Now().After(until):
 			k.d.log.Warn().Msg("another process keeps the keys of answered webhooks and does not let this one join; what it has written down is read")
-			return k.takeOver(false)
+			k.l.mu.Lock()
+			k.l.apart = true // it may still forget one: its log is read whenever it says something
+			k.l.mu.Unlock()
+			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
@@ -143,39 +137,11 @@ func (k *keyKeeper) join() (err error) {
 		return err // still wanted
 	}
 	k.asked = time.Now()
-	return k.takeOver(true)
-}
-
-// takeOver has the keys of a log that somebody left be known here and moved to SQLite. Until they are nobody else joins.
-func (k *keyKeeper) takeOver(left bool) error {
-	all := &keyFile{keys: map[logKey]int64{}}
-	var files []*keyFile
-	for _, name := range logNames {
-		f, err := openKeyFile(k.dir, name)
-		if err != nil {
-			closeAll(files)
-			return err
-		}
-		files = append(files, f)
-		for key, until := range f.keys {
-			all.keys[key] = until
-		}
+	if err = k.takeOver(true); err != nil {
+		k.joined = false
+		return errors.Join(err, unlock(k.alone))
 	}
-	if left {
-		k.left = files
-	} else {
-		closeAll(files)
-	}
-	k.l.mu.Lock()
-	defer k.l.mu.Unlock()
-	k.move(all)
 	return nil
-}
-
-func closeAll(files []*keyFile) {
-	for _, f := range files {
-		_ = f.f.Close()
-	}
 }
 
 // run keeps the log until ctx ends, and then gives SQLite what it has.
@@ -184,7 +150,7 @@ func (k *keyKeeper) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		k.say(k.step(ctx))
 		every := keepEvery
-		if k.l.moving != nil {
+		if k.l.moving != nil && !k.failed {
 			every = moveEvery
 		}
 		select {
@@ -211,6 +177,7 @@ func (k *keyKeeper) say(err error) {
 
 // step does what is due.
 func (k *keyKeeper) step(ctx context.Context) error {
+	k.setAside()
 	if k.mine {
 		wanted, err := k.wanted()
 		if err != nil {
@@ -228,12 +195,37 @@ func (k *keyKeeper) step(ctx context.Context) error {
 	switch {
 	case k.l.moving != nil:
 		return nil
+	case k.mine && k.lapsed:
+		k.lapsed = false
+		return k.takeOver(false)
 	case k.mine:
 		return k.keep(ctx)
+	case k.pending():
+		return nil
 	case !k.joined:
 		return k.join()
 	}
 	return k.beAlone(ctx)
+}
+
+// setAside has the reserve have its room, as soon as there is some.
+func (k *keyKeeper) setAside() {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if !k.l.reserve.ready {
+		_ = k.l.reserve.prepare()
+	}
+}
+
+// pending begins to move what is in the reserve, if anything is.
+func (k *keyKeeper) pending() bool {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if !k.l.reserve.pending() {
+		return false
+	}
+	k.turn()
+	return true
 }
 
 // wanted says whether somebody wants to join.
@@ -243,8 +235,23 @@ func (k *keyKeeper) wanted() (bool, error) {
 	if err != nil || !free {
 		return err == nil, err
 	}
+	k.l.mu.Lock()
+	late := asked.After(k.l.trust)
+	k.l.mu.Unlock()
+	if late { // somebody may have come and gone, of whose keys the filter does not know
+		k.suspend()
+	}
 	k.trust(asked)
 	return false, unlock(k.next)
+}
+
+// suspend has the log be out of force, until the filter is made anew.
+func (k *keyKeeper) suspend() {
+	k.unfill()
+	k.lapsed = true
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.l.on, k.l.filter = false, keyFilter{}
 }
 
 // trust has the log be in force for less than the patience of who begins to want to join now.
@@ -265,7 +272,10 @@ func (k *keyKeeper) beAlone(ctx context.Context) (err error) {
 	}
 	k.mine, err = lock(k.alone, syscall.LOCK_EX)
 	if !k.mine { // trying has cost the lock that there was (flock(2)); nobody else can have had it alone meanwhile
-		return errors.Join(err, k.share(), k.leave())
+		if err = errors.Join(err, k.share()); err == nil {
+			err = k.takeOver(false) // of one of several that was killed
+		}
+		return err
 	}
 	// Somebody else may have had it before, and been killed.
 	err = k.takeOver(true)
@@ -282,7 +292,7 @@ func (k *keyKeeper) beAlone(ctx context.Context) (err error) {
 func (k *keyKeeper) begin(ctx context.Context) error {
 	var files [len(logNames)]*keyFile
 	for i, name := range logNames {
-		f, err := openKeyFile(k.dir, name)
+		f, err := k.d.lite.openKeyFile(k.dir, name)
 		if err != nil {
 			closeAll(files[:i])
 			return errors.Join(err, k.share())
@@ -292,7 +302,7 @@ func (k *keyKeeper) begin(ctx context.Context) error {
 	k.l.mu.Lock()
 	k.l.fresh = files[0]
 	k.l.mu.Unlock()
-	k.spare, k.turned = files[1], time.Now()
+	k.spare, k.turned, k.lapsed = files[1], time.Now(), false
 	k.trust(k.turned)
 	k.fill(ctx)
 	return nil
@@ -322,7 +332,7 @@ func (k *keyKeeper) keep(ctx context.Context) (err error) {
 	if k.stop == nil && (k.l.filter.all == nil || k.l.filter.room <= 0) {
 		k.fill(ctx)
 	}
-	if k.l.fresh.next > 0 && time.Since(k.turned) >= turnEvery {
+	if k.l.reserve.pending() || k.l.fresh.next > 0 && time.Since(k.turned) >= turnEvery {
 		k.turn()
 	}
 	return nil
@@ -330,10 +340,7 @@ func (k *keyKeeper) keep(ctx context.Context) (err error) {
 
 // yield gives SQLite all there is and shares the lock.
 func (k *keyKeeper) yield(ctx context.Context) error {
-	k.unfill()
-	k.l.mu.Lock()
-	k.l.on, k.l.filter = false, keyFilter{}
-	k.l.mu.Unlock()
+	k.suspend()
 	if err := k.moveAll(ctx); err != nil {
 		return err // tried again at the next step
 	}
@@ -374,7 +381,11 @@ func (k *keyKeeper) close() {
 	k.l.mu.Lock()
 	k.l.on = false
 	files := append(slices.Clone(k.left), k.l.fresh, k.l.moving, k.spare)
+	if k.l.reserve != nil {
+		files = append(files, &keyFile{f: k.l.reserve.f})
+	}
 	k.l.mu.Unlock()
+	k.l.others.close()
 	for _, f := range files {
 		if f != nil && f.f != nil {
 			_ = f.f.Close()

@@ -36,13 +36,13 @@ func readRecord(b *[recordSize]byte) (k logKey, until int64, whole bool) {
 var logNames = [2]string{"0.log", "1.log"}
 
 // openOwn opens a file of the log's folder, or makes it. What a link there leads to is somebody else's, and would be emptied.
-func openOwn(dir, name string) (*os.File, error) {
-	return os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+func (l *lite) openOwn(dir, name string) (*os.File, error) {
+	return l.open(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE)
 }
 
 // openKeyFile opens a file of the log with what it holds.
-func openKeyFile(dir, name string) (*keyFile, error) {
-	f, err := openOwn(dir, name)
+func (l *lite) openKeyFile(dir, name string) (*keyFile, error) {
+	f, err := l.openOwn(dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -57,25 +57,37 @@ func openKeyFile(dir, name string) (*keyFile, error) {
 // readKeys reads the keys of a file that somebody may be writing to.
 func readKeys(f *os.File) (map[logKey]int64, error) {
 	keys := map[logKey]int64{}
+	err := eachRecord(f, func(_ int64, b *[recordSize]byte) bool {
+		k, until, whole := readRecord(b)
+		switch {
+		case !whole:
+		case until == forgotten:
+			delete(keys, k)
+		default:
+			keys[k] = until
+		}
+		return true
+	})
+	return keys, err
+}
+
+// eachRecord reads the records of a file with their places, whole or not, until it is told to stop.
+func eachRecord(f *os.File, do func(at int64, b *[recordSize]byte) (more bool)) error {
 	all := io.NewSectionReader(f, 0, 1<<62)
 	var b [64 * recordSize]byte
-	for {
+	for place := int64(0); ; {
 		n, err := io.ReadFull(all, b[:])
 		for at := 0; at+recordSize <= n; at += recordSize {
-			k, until, whole := readRecord((*[recordSize]byte)(b[at : at+recordSize]))
-			switch {
-			case !whole:
-			case until == forgotten:
-				delete(keys, k)
-			default:
-				keys[k] = until
+			if !do(place, (*[recordSize]byte)(b[at:])) {
+				return nil
 			}
+			place += recordSize
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return keys, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

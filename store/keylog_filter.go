@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"iter"
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2/z"
@@ -56,18 +57,16 @@ func (d *DB) fillFilter(ctx context.Context) error {
 		return err
 	}
 	l.mu.Lock()
-	for _, f := range l.kept() {
-		n += len(f.keys)
+	for range l.kept() {
+		n++
 	}
 	l.mu.Unlock()
 	size := max(leastKeys, 2*n)
 	next := z.NewBloomFilter(float64(size), mistaken)
 	l.mu.Lock()
 	l.filter.next, l.filter.room = next, size-n
-	for _, f := range l.kept() { // SQLite may get them behind where it is being read
-		for key := range f.keys {
-			next.Add(key.hash())
-		}
+	for key := range l.kept() { // SQLite may get them behind where it is being read
+		next.Add(key.hash())
 	}
 	l.mu.Unlock()
 	// What SQLite was told of before that is not in it, nor to be read until its write is over.
@@ -102,14 +101,28 @@ func (d *DB) fillFilter(ctx context.Context) error {
 	}
 }
 
-// kept are the files whose keys are kept here. The caller holds mu.
-func (l *keyLog) kept() (files []*keyFile) {
-	for _, f := range []*keyFile{l.fresh, l.moving} {
-		if f != nil {
-			files = append(files, f)
+// kept are the keys that are kept here. The caller holds mu.
+func (l *keyLog) kept() iter.Seq[logKey] {
+	return func(yield func(logKey) bool) {
+		for _, f := range []*keyFile{l.fresh, l.moving} {
+			if f == nil {
+				continue
+			}
+			for key := range f.keys {
+				if !yield(key) {
+					return
+				}
+			}
+		}
+		if l.reserve == nil {
+			return
+		}
+		for key := range l.reserve.keys {
+			if !yield(key) {
+				return
+			}
 		}
 	}
-	return files
 }
 
 func (d *DB) seenKeys(ctx context.Context, after []byte) (keys [][]byte, err error) {

@@ -1,25 +1,49 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
 )
 
-// move begins to give SQLite the keys of a file. The caller holds keyLog.mu.
+// move begins to give SQLite the keys of a file, and what is in the reserve. The caller holds keyLog.mu.
 func (k *keyKeeper) move(f *keyFile) {
 	k.l.moving, k.l.moved = f, make(chan struct{})
-	k.rest = k.rest[:0]
-	for key, until := range f.keys {
-		k.rest = append(k.rest, keyUntil{key, until})
-	}
-	k.atOnce = max(moveAtOnce, len(k.rest)/moveWithin)
-	slices.SortFunc(k.rest, func(a, b keyUntil) int { return slices.Compare(a.key[:], b.key[:]) }) // neighbours share a page
+	k.listed = false
 }
 
-// turn has the files take turns. The caller holds keyLog.mu, and nothing is moving.
+// list lists what is to be moved, once it is known of each key that it was written down: SQLite must not get another one.
+func (k *keyKeeper) list(f *keyFile) {
+	f.writes.Wait()
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	k.rest = k.rest[:0]
+	for key, until := range f.keys {
+		if k.l.reserve.of(key) != -until {
+			k.rest = append(k.rest, keyUntil{key, until})
+		}
+	}
+	if r := k.l.reserve; r != nil {
+		for key, a := range r.keys {
+			k.rest = append(k.rest, keyUntil{key, a.until})
+		}
+		k.puts = r.puts
+	}
+	k.atOnce = max(moveAtOnce, len(k.rest)/moveWithin)
+	slices.SortFunc(k.rest, func(a, b keyUntil) int { // neighbours share a page; what is forgotten is, before it is kept anew
+		return cmp.Or(slices.Compare(a.key[:], b.key[:]), cmp.Compare(a.until, b.until))
+	})
+	k.listed = true
+}
+
+// turn has the files take turns, if there is a log. The caller holds keyLog.mu, and nothing is moving.
 func (k *keyKeeper) turn() {
 	f := k.l.fresh
+	if f == nil {
+		k.move(&keyFile{})
+		return
+	}
 	k.l.fresh, k.spare, k.turned = k.spare, nil, time.Now()
 	k.move(f)
 }
@@ -33,7 +57,7 @@ func (k *keyKeeper) moveAll(ctx context.Context) error {
 			}
 		}
 		k.l.mu.Lock()
-		more := k.l.fresh != nil && k.l.fresh.next > 0
+		more := k.l.fresh != nil && k.l.fresh.next > 0 || k.l.reserve.pending()
 		if more {
 			k.turn()
 		}
@@ -50,12 +74,15 @@ func (k *keyKeeper) moveSome(ctx context.Context) error {
 	if f == nil {
 		return nil
 	}
+	if !k.listed {
+		k.list(f)
+	}
 	if n := min(len(k.rest), k.atOnce); n > 0 {
 		some := k.rest[:n]
 		err := k.d.direct(ctx, func(w *keyWriter) error {
 			return w.whole(ctx, func() error {
 				for i := range some {
-					if _, err := w.keep(string(some[i].key[:]), time.UnixMicro(some[i].until)); err != nil {
+					if err := w.tell(some[i]); err != nil {
 						return err
 					}
 				}
@@ -72,9 +99,19 @@ func (k *keyKeeper) moveSome(ctx context.Context) error {
 	return k.end(f)
 }
 
+// tell tells SQLite that a key is kept, or forgotten.
+func (k *keyWriter) tell(what keyUntil) (err error) {
+	key := string(what.key[:])
+	if what.until < 0 {
+		return k.forget(key, time.UnixMicro(-what.until))
+	}
+	_, err = k.keep(key, time.UnixMicro(what.until))
+	return err
+}
+
 // end is called when SQLite has what was moving.
 func (k *keyKeeper) end(f *keyFile) error {
-	for _, file := range append(slices.Clone(k.left), f) {
+	for _, file := range append(slices.Clone(k.left), f) { // a reserve last: it says of keys in the log that they are forgotten
 		if file.f == nil {
 			continue
 		}
@@ -84,10 +121,9 @@ func (k *keyKeeper) end(f *keyFile) error {
 	}
 	closeAll(k.left)
 	k.left = nil
-	k.l.mu.Lock()
-	k.l.moving = nil
-	close(k.l.moved)
-	k.l.mu.Unlock()
+	if err := k.over(); err != nil {
+		return err
+	}
 	if f.f != nil {
 		f.keys, f.next = map[logKey]int64{}, 0
 		k.spare = f
@@ -95,5 +131,17 @@ func (k *keyKeeper) end(f *keyFile) error {
 	if k.joined && k.wants && !k.mine {
 		return k.leave()
 	}
+	return nil
+}
+
+// over has nothing be moving any more.
+func (k *keyKeeper) over() error {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if err := k.l.reserve.empty(k.puts); err != nil {
+		return err
+	}
+	k.l.moving = nil
+	close(k.l.moved)
 	return nil
 }

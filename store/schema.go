@@ -123,7 +123,7 @@ func (d *DB) MigrateDown(ctx context.Context) error {
 
 func (d *DB) steps() (*goose.Provider, error) {
 	if d.lite != nil {
-		return migrations.SQLite(d.w, &fileLock{path: d.lite.path + ".lock"})
+		return migrations.SQLite(d.w, &fileLock{l: d.lite})
 	}
 	return migrations.Postgres(d.w)
 }

@@ -47,14 +47,14 @@ func (l *lite) attend(s *Sidecar) error {
 
 // present puts the file in place whole and locked: whoever finds it unlocked finds a sidecar that has ended.
 func (l *lite) present(id string, text []byte) (*os.File, error) {
-	if err := os.MkdirAll(l.presences(), 0o700); err != nil {
+	if err := l.folder(l.presences()); err != nil {
 		return nil, err
 	}
 	f, err := os.CreateTemp(l.presences(), ".new-*") // mode 0600
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = errors.Join(l.give(f), syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
 	if err == nil {
 		_, err = f.Write(text)
 	}

@@ -26,6 +26,7 @@ const (
 // A lite is what only SQLite has.
 type lite struct {
 	path   string
+	owner  *owner        // if root runs on another user's store
 	opened atomic.Int64  // how many connections for writes there have been; there is one at a time
 	dirty  chan struct{} // holds one when the log may hold what was removed from the file
 	long   chan struct{} // holds one when the log has become long
@@ -61,10 +62,13 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	if err := makePrivate(path); err != nil {
+	d.engine, d.lite = "sqlite", &lite{path: path, dirty: make(chan struct{}, 1), long: make(chan struct{}, 1)}
+	if err := d.lite.makePrivate(path); err != nil {
 		return err
 	}
-	d.engine, d.lite = "sqlite", &lite{path: path, dirty: make(chan struct{}, 1), long: make(chan struct{}, 1)}
+	if d.lite.owner, err = ownerOf(path); err != nil {
+		return err
+	}
 
 	name := "file:" + (&url.URL{Path: path}).EscapedPath() +
 		"?_txlock=immediate" + // a transaction that read before it writes cannot get the lock any more
@@ -169,7 +173,7 @@ func (l *lite) firstUse(ctx context.Context, w *sql.DB) error {
 		return fmt.Errorf("its file system does not support SQLite's WAL mode (the journal mode is %q): the store must be on a local disk", mode)
 	}
 	for _, suffix := range []string{"-wal", "-shm"} {
-		if err := makePrivate(l.path + suffix); err != nil {
+		if err := l.makePrivate(l.path + suffix); err != nil {
 			return err
 		}
 	}
@@ -177,8 +181,8 @@ func (l *lite) firstUse(ctx context.Context, w *sql.DB) error {
 }
 
 // makePrivate makes the file be there, and be nobody else's to read.
-func makePrivate(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func (l *lite) makePrivate(path string) error {
+	f, err := l.open(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -274,12 +278,12 @@ func (d *DB) pollOnce(ctx context.Context) error {
 
 // A fileLock keeps other processes from migrating the same file; it goes with the process, however it ends.
 type fileLock struct {
-	path string
-	f    *os.File
+	l *lite
+	f *os.File
 }
 
 func (l *fileLock) Lock(ctx context.Context, _ *sql.DB) error {
-	f, err := os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := l.l.open(l.l.path+".lock", os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -291,7 +295,7 @@ func (l *fileLock) Lock(ctx context.Context, _ *sql.DB) error {
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			_ = f.Close()
-			return fmt.Errorf("locking %s: %w", l.path, err)
+			return fmt.Errorf("locking %s: %w", f.Name(), err)
 		}
 		select {
 		case <-ctx.Done():
