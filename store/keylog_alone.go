@@ -35,7 +35,7 @@ type keyKeeper struct {
 	listed  bool       // what is moving
 	rest    []keyUntil // of it
 	atOnce  int        // so many at once
-	puts    int        // how often something had been put in the reserve when it was listed
+	puts    int        // how often something had been put in the reserve when that began; -1: the reserve stays
 	left    []*keyFile // what somebody left, and is moving; emptied once SQLite has it
 	turned  time.Time  // when the files last took turns
 	failed  bool       // and it is in the log

@@ -10,7 +10,11 @@ import (
 // move begins to give SQLite the keys of a file, and what is in the reserve. The caller holds keyLog.mu.
 func (k *keyKeeper) move(f *keyFile) {
 	k.l.moving, k.l.moved = f, make(chan struct{})
-	k.listed = false
+	k.listed, k.puts = false, -1
+	// What comes from now on may be that a key of the other file is forgotten: it stays until that has its turn.
+	if r := k.l.reserve; r != nil && (k.l.fresh == nil || k.l.fresh.next == 0) {
+		k.puts = r.puts
+	}
 }
 
 // list lists what is to be moved, once it is known of each key that it was written down: SQLite must not get another one.
@@ -28,7 +32,6 @@ func (k *keyKeeper) list(f *keyFile) {
 		for key, a := range r.keys {
 			k.rest = append(k.rest, keyUntil{key, a.until})
 		}
-		k.puts = r.puts
 	}
 	k.atOnce = max(moveAtOnce, len(k.rest)/moveWithin)
 	slices.SortFunc(k.rest, func(a, b keyUntil) int { // neighbours share a page; what is forgotten is, before it is kept anew

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// stepped is a store whose keys are kept by hand: nothing is done but what a test does.
+func stepped(t *testing.T) (*DB, *keyKeeper) {
+	t.Helper()
+	d, err := Open(t.Context(), newFile(t), Options{})
+	ok(t, err)
+	t.Cleanup(func() { _ = d.Close() })
+	_, err = d.MigrateUp(t.Context())
+	ok(t, err)
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	ok(t, k.open())
+	t.Cleanup(k.close)
+	ok(t, k.first(t.Context()))
+	eventually(t, "it is alone", func() bool {
+		ok(t, k.step(t.Context()))
+		return d.isAlone()
+	})
+	return d, k
+}
+
+// unwritten has a key that is in the log be forgotten while the log cannot be written.
+func unwritten(t *testing.T, d *DB, key string, until time.Time) {
+	t.Helper()
+	l := &d.lite.keyLog
+	l.mu.Lock()
+	whole := l.fresh.f
+	broken, err := os.Open(whole.Name()) // for reading
+	ok(t, err)
+	l.fresh.f = broken
+	l.mu.Unlock()
+	ok(t, d.Unclaim(t.Context(), key, until))
+	l.mu.Lock()
+	l.fresh.f = whole
+	l.mu.Unlock()
+	ok(t, broken.Close())
+	if !d.isPending() {
+		t.Fatal("it is not in the reserve")
+	}
+}
+
+// leftOf is what the next sidecar would find of a key in the log and the reserve, if this one was killed now.
+func leftOf(t *testing.T, k *keyKeeper, key string) int64 {
+	t.Helper()
+	all := &keyFile{keys: map[logKey]int64{}}
+	for _, name := range append(logNames[:], reserveName(0)) {
+		f, err := k.d.lite.openKeyFile(k.dir, name)
+		ok(t, err)
+		all.add(f.keys)
+		ok(t, f.f.Close())
+	}
+	return all.keys[logKey([]byte(key))]
+}
+
+// That a key is forgotten stays in the reserve until the log that has it is emptied, not only the one that had its turn before.
+func TestWhatIsForgottenStaysAsLongAsTheLogHasIt(t *testing.T) {
+	t.Parallel()
+	for _, taken := range []bool{false, true} {
+		d, k := stepped(t)
+		until := time.Now().Add(time.Hour)
+		confirms(t, d, seenKey("before"), until)
+		if taken { // what somebody left is being moved, and no file of the log
+			confirms(t, d, seenKey("cut"), until)
+			unwritten(t, d, seenKey("cut"), until)
+			ok(t, k.takeOver(false))
+		} else {
+			k.l.mu.Lock()
+			k.turn()
+			k.l.mu.Unlock()
+			confirms(t, d, seenKey("cut"), until)
+			unwritten(t, d, seenKey("cut"), until)
+		}
+		for k.l.moving != nil {
+			ok(t, k.moveSome(t.Context()))
+			if left := leftOf(t, k, seenKey("cut")); left > 0 {
+				t.Fatalf("taken over: %v: the next one would refuse it as a copy", taken)
+			}
+		}
+		ok(t, k.moveAll(t.Context()))
+		claimFinds(t, d, seenKey("cut"), Fresh)
+		if d.isPending() {
+			t.Error("it is in the reserve for ever")
+		}
+		if left := leftOf(t, k, seenKey("cut")); left > 0 {
+			t.Error("the next one would refuse it as a copy at the end")
+		}
+	}
+}
