@@ -1,7 +1,11 @@
 package store
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -91,4 +95,39 @@ func TestWhatIsForgottenStaysAsLongAsTheLogHasIt(t *testing.T) {
 			t.Error("the next one would refuse it as a copy at the end")
 		}
 	}
+}
+
+// Who reads what another one has written down never finds kept what that one has forgotten, also while it moves both to SQLite.
+func TestWhatIsForgottenElsewhereIsNeverFoundKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r, err := openReserve(&lite{}, dir)
+	ok(t, err)
+	f, err := (&lite{}).openKeyFile(dir, logNames[0])
+	ok(t, err)
+	ok(t, os.WriteFile(filepath.Join(dir, logNames[1]), make([]byte, 1000*recordSize), 0o600)) // takes its time
+	until := micros(time.Now().Add(time.Hour))
+	key := func(i int64) logKey { return logKey([]byte(seenKey(i))) }
+	var forgot atomic.Int64
+	var over atomic.Bool
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		defer over.Store(true)
+		for i := int64(1); i < 5000; i++ {
+			ok := errors.Join(f.write(0, key(i), until), r.put(key(i), -until))
+			forgot.Store(i)
+			if ok = errors.Join(ok, f.empty(), r.empty(r.puts)); ok != nil {
+				t.Error(ok)
+			}
+		}
+	})
+	o := keyOthers{dir: dir, mine: -1}
+	defer o.close()
+	for !over.Load() {
+		i := forgot.Load()
+		if found, forgotten, err := o.read(key(i), true); err != nil || found != 0 && found != forgotten {
+			t.Fatalf("%v: kept until %d, forgotten %d", err, found, forgotten)
+		}
+	}
+	wait.Wait()
 }

@@ -62,15 +62,6 @@ func (o *keyOthers) read(k logKey, logs bool) (until, forgotten int64, err error
 	if o.dir == "" {
 		return 0, 0, nil
 	}
-	if logs {
-		for _, name := range logNames {
-			v, err := inLog(filepath.Join(o.dir, name), k)
-			if err != nil {
-				return 0, 0, err
-			}
-			until = max(until, v)
-		}
-	}
 	if err := o.find(); err != nil {
 		return 0, 0, err
 	}
@@ -85,6 +76,16 @@ func (o *keyOthers) read(k logKey, logs bool) (until, forgotten int64, err error
 		if until = max(until, v); v < 0 {
 			forgotten = -v
 		}
+	}
+	if !logs {
+		return until, forgotten, nil
+	}
+	for _, name := range logNames { // last: a reserve says of keys in the log that they are forgotten until that is emptied
+		v, err := inLog(filepath.Join(o.dir, name), k)
+		if err != nil {
+			return 0, 0, err
+		}
+		until = max(until, v)
 	}
 	return until, forgotten, nil
 }
