@@ -178,6 +178,12 @@ func (k *keyKeeper) say(err error) {
 // step does what is due.
 func (k *keyKeeper) step(ctx context.Context) error {
 	k.setAside()
+	if !k.joined && !k.wants { // while SQLite cannot be told what is in the reserve, too: nobody may take themselves for alone
+		var err error
+		if k.wants, err = lock(k.next, syscall.LOCK_EX); err != nil {
+			return err
+		}
+	}
 	if k.mine {
 		wanted, err := k.wanted()
 		if err != nil {
@@ -360,9 +366,9 @@ func (k *keyKeeper) share() (err error) {
 	return err
 }
 
-// leave lets the next one join.
+// leave lets the next one join, before this one tries anew to be alone.
 func (k *keyKeeper) leave() error {
-	k.wants = false
+	k.wants, k.asked = false, time.Now()
 	return unlock(k.next)
 }
 

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -130,4 +131,30 @@ func TestWhatIsForgottenElsewhereIsNeverFoundKept(t *testing.T) {
 		}
 	}
 	wait.Wait()
+}
+
+// Who goes on without having joined wants to, also as long as SQLite cannot be told what it has put in its reserve.
+func TestWhoDoesNotJoinWantsTo(t *testing.T) {
+	t.Parallel()
+	d, err := Open(t.Context(), newFile(t), Options{})
+	ok(t, err)
+	t.Cleanup(func() { _ = d.Close() })
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	ok(t, k.open())
+	t.Cleanup(k.close)
+	k.l.mu.Lock() // as first leaves it where others are before it
+	k.l.apart = true
+	ok(t, k.l.setAside(logKey([]byte(seenKey("answered"))), micros(time.Now().Add(time.Hour)), true))
+	k.l.mu.Unlock()
+	for range 3 { // there is no table yet
+		if err := k.step(t.Context()); err == nil && k.l.moving == nil {
+			t.Fatal("SQLite has it")
+		}
+	}
+	next, err := os.OpenFile(filepath.Join(k.dir, "next"), os.O_RDWR, 0)
+	ok(t, err)
+	defer next.Close()
+	if free, err := lock(next, syscall.LOCK_EX); err != nil || free {
+		t.Errorf("nobody wants to join: %v", err)
+	}
 }
