@@ -158,3 +158,21 @@ func TestWhoDoesNotJoinWantsTo(t *testing.T) {
 		t.Errorf("nobody wants to join: %v", err)
 	}
 }
+
+// Claims that nobody gave up take no room for ever.
+func TestClaimsThatNobodyGaveUpAreDropped(t *testing.T) {
+	t.Parallel()
+	d, _ := newAlone(t)
+	c := &d.lite.claims
+	c.mu.Lock()
+	c.until, c.swept = map[string]time.Time{}, time.Time{}
+	for i := range reserveRecords {
+		c.until[seenKey("given up by nobody", i)] = time.Now().Add(-sweepEvery)
+	}
+	c.until[seenKey("late")] = time.Now().Add(-ClaimLease)
+	c.mu.Unlock()
+	claimFinds(t, d, seenKey("new"), Fresh)
+	if n := c.count(); n != 2 {
+		t.Errorf("%d claims", n)
+	}
+}
