@@ -22,7 +22,7 @@ import (
 type keyKeeper struct {
 	d           *DB
 	l           *keyLog
-	dir         string
+	dir         *os.Root
 	alone, next *os.File
 
 	joined bool // has the lock alone, shared or exclusively
@@ -68,7 +68,7 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 	if d.lite == nil {
 		return nil
 	}
-	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, filled: make(chan error, 1)}
 	if err := k.open(); err != nil {
 		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
 	}
@@ -81,7 +81,7 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 }
 
 func (k *keyKeeper) open() (err error) {
-	if err := k.d.lite.folder(k.dir); err != nil {
+	if k.dir, err = k.d.lite.folder(k.d.lite.path + ".keys"); err != nil {
 		return err
 	}
 	defer func() {
@@ -402,4 +402,5 @@ func (k *keyKeeper) close() {
 			_ = f.Close()
 		}
 	}
+	_ = k.dir.Close()
 }

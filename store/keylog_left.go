@@ -1,10 +1,6 @@
 package store
 
-import (
-	"os"
-	"path/filepath"
-	"syscall"
-)
+import "syscall"
 
 // takeOver has what others have left be known here and moved to SQLite: what is in their reserves, and in a log. Until it is nobody else joins.
 func (k *keyKeeper) takeOver(log bool) error {
@@ -45,8 +41,7 @@ func (k *keyKeeper) takeOver(log bool) error {
 
 // leftReserve is a reserve that somebody has left, with something in it; nil: it is not.
 func (k *keyKeeper) leftReserve(slot int) (*keyFile, error) {
-	path := filepath.Join(k.dir, reserveName(slot))
-	if st, err := os.Lstat(path); slot == k.l.reserve.slot || err != nil || st.Size() == 0 {
+	if st, err := k.dir.Lstat(reserveName(slot)); slot == k.l.reserve.slot || err != nil || st.Size() == 0 {
 		return nil, nil //nolint:nilerr // nobody has had it
 	}
 	f, err := k.d.lite.openOwn(k.dir, reserveName(slot))

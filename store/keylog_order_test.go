@@ -19,7 +19,7 @@ func stepped(t *testing.T) (*DB, *keyKeeper) {
 	t.Cleanup(func() { _ = d.Close() })
 	_, err = d.MigrateUp(t.Context())
 	ok(t, err)
-	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, filled: make(chan error, 1)}
 	ok(t, k.open())
 	t.Cleanup(k.close)
 	ok(t, k.first(t.Context()))
@@ -101,12 +101,12 @@ func TestWhatIsForgottenStaysAsLongAsTheLogHasIt(t *testing.T) {
 // Who reads what another one has written down never finds kept what that one has forgotten, also while it moves both to SQLite.
 func TestWhatIsForgottenElsewhereIsNeverFoundKept(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := folderOf(t, t.TempDir())
 	r, err := openReserve(&lite{}, dir)
 	ok(t, err)
 	f, err := (&lite{}).openKeyFile(dir, logNames[0])
 	ok(t, err)
-	ok(t, os.WriteFile(filepath.Join(dir, logNames[1]), make([]byte, 1000*recordSize), 0o600)) // takes its time
+	ok(t, os.WriteFile(filepath.Join(dir.Name(), logNames[1]), make([]byte, 1000*recordSize), 0o600)) // takes its time
 	until := micros(time.Now().Add(time.Hour))
 	key := func(i int64) logKey { return logKey([]byte(seenKey(i))) }
 	var forgot atomic.Int64
@@ -139,7 +139,7 @@ func TestWhoDoesNotJoinWantsTo(t *testing.T) {
 	d, err := Open(t.Context(), newFile(t), Options{})
 	ok(t, err)
 	t.Cleanup(func() { _ = d.Close() })
-	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, filled: make(chan error, 1)}
 	ok(t, k.open())
 	t.Cleanup(k.close)
 	k.l.mu.Lock() // as first leaves it where others are before it
@@ -151,7 +151,7 @@ func TestWhoDoesNotJoinWantsTo(t *testing.T) {
 			t.Fatal("SQLite has it")
 		}
 	}
-	next, err := os.OpenFile(filepath.Join(k.dir, "next"), os.O_RDWR, 0)
+	next, err := os.OpenFile(filepath.Join(k.dir.Name(), "next"), os.O_RDWR, 0)
 	ok(t, err)
 	defer next.Close()
 	if free, err := lock(next, syscall.LOCK_EX); err != nil || free {

@@ -40,7 +40,7 @@ const (
 func reserveName(slot int) string { return fmt.Sprintf("%d.reserve", slot) }
 
 // openReserve opens the first reserve that nobody has, with what somebody left in it.
-func openReserve(l *lite, dir string) (*keyReserve, error) {
+func openReserve(l *lite, dir *os.Root) (*keyReserve, error) {
 	for slot := range reserveSlots {
 		f, err := l.openOwn(dir, reserveName(slot))
 		if err != nil {
