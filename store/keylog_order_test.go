@@ -176,3 +176,32 @@ func TestClaimsThatNobodyGaveUpAreDropped(t *testing.T) {
 		t.Errorf("%d claims", n)
 	}
 }
+
+// What comes to a reserve whose emptying was cut short is found by others, too.
+func TestReserveThatWasEmptiedInPart(t *testing.T) {
+	t.Parallel()
+	dir := folderOf(t, t.TempDir())
+	until := micros(time.Now().Add(time.Hour))
+	key := func(what string) logKey { return logKey([]byte(seenKey(what))) }
+	before, err := openReserve(&lite{}, dir)
+	ok(t, err)
+	ok(t, errors.Join(before.put(key("emptied"), until), before.put(key("left"), until)))
+	_, err = before.f.WriteAt(make([]byte, recordSize), 0)
+	ok(t, errors.Join(err, before.f.Close()))
+	r, err := openReserve(&lite{}, dir)
+	ok(t, err)
+	defer r.f.Close()
+	ok(t, r.put(key("new"), -until))
+	o := keyOthers{dir: dir, mine: -1}
+	defer o.close()
+	for what, want := range map[string][2]int64{"emptied": {}, "left": {until}, "new": {0, until}} {
+		kept, forgotten, err := o.read(key(what), false)
+		if ok(t, err); kept != want[0] || forgotten != want[1] {
+			t.Errorf("%s: kept until %d, forgotten %d", what, kept, forgotten)
+		}
+	}
+	ok(t, r.empty(r.puts))
+	if kept, _, err := o.read(key("left"), false); err != nil || kept != 0 {
+		t.Errorf("it is not emptied: %v", err)
+	}
+}
