@@ -29,6 +29,7 @@ type keyKeeper struct {
 	mine   bool // exclusively
 	wants  bool // has the lock next
 	lapsed bool // somebody may have gone on who did not join, and have left something
+	heir   bool // has the reserve of somebody else whose log may be there still: it stays until that is taken over
 	asked  time.Time
 
 	spare   *keyFile   // the other file of the log
@@ -101,7 +102,7 @@ func (k *keyKeeper) open() (err error) {
 	}
 	k.l.mu.Lock()
 	defer k.l.mu.Unlock()
-	k.l.reserve = r
+	k.l.reserve, k.heir = r, r.pending()
 	k.l.others.dir, k.l.others.mine = k.dir, r.slot
 	return nil
 }
@@ -227,12 +228,15 @@ func (k *keyKeeper) setAside() {
 func (k *keyKeeper) pending() bool {
 	k.l.mu.Lock()
 	defer k.l.mu.Unlock()
-	if !k.l.reserve.pending() {
+	if !k.waiting() {
 		return false
 	}
 	k.turn()
 	return true
 }
+
+// waiting says whether something is in the reserve that SQLite may be given. The caller holds keyLog.mu.
+func (k *keyKeeper) waiting() bool { return k.l.reserve.pending() && !k.heir }
 
 // wanted says whether somebody wants to join.
 func (k *keyKeeper) wanted() (bool, error) {

@@ -60,7 +60,7 @@ func (k *keyKeeper) moveAll(ctx context.Context) error {
 			}
 		}
 		k.l.mu.Lock()
-		more := k.l.fresh != nil && k.l.fresh.next > 0 || k.l.reserve.pending()
+		more := k.l.fresh != nil && k.l.fresh.next > 0 || k.waiting()
 		if more {
 			k.turn()
 		}
