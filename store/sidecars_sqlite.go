@@ -52,7 +52,7 @@ func (l *lite) present(id string, text []byte) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	name := ".new-" + rand.Text()
 	f, err := l.openIn(dir, name, os.O_EXCL)
 	if err != nil {
@@ -101,7 +101,7 @@ func (l *lite) sidecars() (all []Sidecar, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading which sidecars run: %w", err)
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	entries, err := fs.ReadDir(dir.FS(), ".") // in the order of their names
 	if err != nil {
 		return nil, fmt.Errorf("reading which sidecars run: %w", err)
