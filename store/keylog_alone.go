@@ -203,8 +203,9 @@ func (k *keyKeeper) step(ctx context.Context) error {
 	case k.l.moving != nil:
 		return nil
 	case k.mine && k.lapsed:
-		k.lapsed = false
-		return k.takeOver(false)
+		err := k.takeOver(false)
+		k.lapsed = err != nil
+		return err
 	case k.mine:
 		return k.keep(ctx)
 	case k.pending():
@@ -214,29 +215,6 @@ func (k *keyKeeper) step(ctx context.Context) error {
 	}
 	return k.beAlone(ctx)
 }
-
-// setAside has the reserve have its room, as soon as there is some.
-func (k *keyKeeper) setAside() {
-	k.l.mu.Lock()
-	defer k.l.mu.Unlock()
-	if !k.l.reserve.ready {
-		_ = k.l.reserve.prepare()
-	}
-}
-
-// pending begins to move what is in the reserve, if anything is.
-func (k *keyKeeper) pending() bool {
-	k.l.mu.Lock()
-	defer k.l.mu.Unlock()
-	if !k.waiting() {
-		return false
-	}
-	k.turn()
-	return true
-}
-
-// waiting says whether something is in the reserve that SQLite may be given. The caller holds keyLog.mu.
-func (k *keyKeeper) waiting() bool { return k.l.reserve.pending() && !k.heir }
 
 // wanted says whether somebody wants to join.
 func (k *keyKeeper) wanted() (bool, error) {

@@ -90,3 +90,30 @@ func TestReserveOfOneThatCannotJoin(t *testing.T) {
 		t.Error("the next one would refuse it as a copy")
 	}
 }
+
+// Who could not read what others have left is not in force without it.
+func TestWhatIsLeftAndCannotBeReadIsReadAgain(t *testing.T) {
+	t.Parallel()
+	d, k := stepped(t)
+	path := filepath.Join(k.dir.Name(), reserveName(1))
+	ok(t, os.Symlink("/nowhere", path))
+	k.suspend()
+	failed := 0
+	for range 10 {
+		if err := k.step(t.Context()); err != nil {
+			failed++
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if failed == 0 || d.isAlone() {
+		t.Errorf("it failed %d times, in force: %v", failed, d.isAlone())
+	}
+	ok(t, os.Remove(path))
+	answered, until := seenKey("answered"), time.Now().Add(time.Hour)
+	leaves(t, d, map[string]int64{answered: micros(until)})
+	eventually(t, "it is alone", func() bool {
+		ok(t, k.step(t.Context()))
+		return d.isAlone()
+	})
+	claimFinds(t, d, answered, Seen)
+}

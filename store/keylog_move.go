@@ -40,6 +40,29 @@ func (k *keyKeeper) list(f *keyFile) {
 	k.listed = true
 }
 
+// setAside has the reserve have its room, as soon as there is some.
+func (k *keyKeeper) setAside() {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if !k.l.reserve.ready {
+		_ = k.l.reserve.prepare()
+	}
+}
+
+// pending begins to move what is in the reserve, if anything is.
+func (k *keyKeeper) pending() bool {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if !k.waiting() {
+		return false
+	}
+	k.turn()
+	return true
+}
+
+// waiting says whether something is in the reserve that SQLite may be given. The caller holds keyLog.mu.
+func (k *keyKeeper) waiting() bool { return k.l.reserve.pending() && !k.heir }
+
 // turn has the files take turns, if there is a log. The caller holds keyLog.mu, and nothing is moving.
 func (k *keyKeeper) turn() {
 	f := k.l.fresh
