@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -15,7 +16,11 @@ import (
 type claims struct {
 	mu    sync.Mutex
 	until map[string]time.Time // :: key → when it is free again
+	swept time.Time
 }
+
+// sweepEvery is how often claims that nobody gave up are dropped: whose sidecar stood still for longer than they hold, for one.
+const sweepEvery = time.Minute
 
 // take claims a key, unless it is claimed.
 func (c *claims) take(key string) bool {
@@ -42,9 +47,14 @@ func (c *claims) keep(key string) {
 	c.until[key] = time.Now().Add(time.Minute)
 }
 
+// count is how many there are, with those that ran out a moment ago: their messages may be answered still.
 func (c *claims) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.swept) >= sweepEvery {
+		maps.DeleteFunc(c.until, func(_ string, until time.Time) bool { return now.Sub(until) >= sweepEvery })
+		c.swept = now
+	}
 	return len(c.until)
 }
 

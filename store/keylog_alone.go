@@ -22,20 +22,21 @@ import (
 type keyKeeper struct {
 	d           *DB
 	l           *keyLog
-	dir         string
+	dir         *os.Root
 	alone, next *os.File
 
 	joined bool // has the lock alone, shared or exclusively
 	mine   bool // exclusively
 	wants  bool // has the lock next
 	lapsed bool // somebody may have gone on who did not join, and have left something
+	heir   bool // has the reserve of somebody else whose log may be there still: it stays until that is taken over
 	asked  time.Time
 
 	spare   *keyFile   // the other file of the log
 	listed  bool       // what is moving
 	rest    []keyUntil // of it
 	atOnce  int        // so many at once
-	puts    int        // how often something had been put in the reserve when it was listed
+	puts    int        // how often something had been put in the reserve when that began; -1: the reserve stays
 	left    []*keyFile // what somebody left, and is moving; emptied once SQLite has it
 	turned  time.Time  // when the files last took turns
 	failed  bool       // and it is in the log
@@ -68,7 +69,7 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 	if d.lite == nil {
 		return nil
 	}
-	k := &keyKeeper{d: d, l: &d.lite.keyLog, dir: d.lite.path + ".keys", filled: make(chan error, 1)}
+	k := &keyKeeper{d: d, l: &d.lite.keyLog, filled: make(chan error, 1)}
 	if err := k.open(); err != nil {
 		return fmt.Errorf("the keys of webhooks that were answered: %w", err)
 	}
@@ -81,7 +82,7 @@ func (d *DB) HoldKeys(ctx context.Context) error {
 }
 
 func (k *keyKeeper) open() (err error) {
-	if err := k.d.lite.folder(k.dir); err != nil {
+	if k.dir, err = k.d.lite.folder(k.d.lite.path + ".keys"); err != nil {
 		return err
 	}
 	defer func() {
@@ -101,7 +102,7 @@ func (k *keyKeeper) open() (err error) {
 	}
 	k.l.mu.Lock()
 	defer k.l.mu.Unlock()
-	k.l.reserve = r
+	k.l.reserve, k.heir = r, r.pending()
 	k.l.others.dir, k.l.others.mine = k.dir, r.slot
 	return nil
 }
@@ -178,6 +179,12 @@ func (k *keyKeeper) say(err error) {
 // step does what is due.
 func (k *keyKeeper) step(ctx context.Context) error {
 	k.setAside()
+	if !k.joined && !k.wants { // while SQLite cannot be told what is in the reserve, too: nobody may take themselves for alone
+		var err error
+		if k.wants, err = lock(k.next, syscall.LOCK_EX); err != nil {
+			return err
+		}
+	}
 	if k.mine {
 		wanted, err := k.wanted()
 		if err != nil {
@@ -196,8 +203,9 @@ func (k *keyKeeper) step(ctx context.Context) error {
 	case k.l.moving != nil:
 		return nil
 	case k.mine && k.lapsed:
-		k.lapsed = false
-		return k.takeOver(false)
+		err := k.takeOver(false)
+		k.lapsed = err != nil
+		return err
 	case k.mine:
 		return k.keep(ctx)
 	case k.pending():
@@ -206,26 +214,6 @@ func (k *keyKeeper) step(ctx context.Context) error {
 		return k.join()
 	}
 	return k.beAlone(ctx)
-}
-
-// setAside has the reserve have its room, as soon as there is some.
-func (k *keyKeeper) setAside() {
-	k.l.mu.Lock()
-	defer k.l.mu.Unlock()
-	if !k.l.reserve.ready {
-		_ = k.l.reserve.prepare()
-	}
-}
-
-// pending begins to move what is in the reserve, if anything is.
-func (k *keyKeeper) pending() bool {
-	k.l.mu.Lock()
-	defer k.l.mu.Unlock()
-	if !k.l.reserve.pending() {
-		return false
-	}
-	k.turn()
-	return true
 }
 
 // wanted says whether somebody wants to join.
@@ -360,9 +348,9 @@ func (k *keyKeeper) share() (err error) {
 	return err
 }
 
-// leave lets the next one join.
+// leave lets the next one join, before this one tries anew to be alone.
 func (k *keyKeeper) leave() error {
-	k.wants = false
+	k.wants, k.asked = false, time.Now()
 	return unlock(k.next)
 }
 
@@ -396,4 +384,5 @@ func (k *keyKeeper) close() {
 			_ = f.Close()
 		}
 	}
+	_ = k.dir.Close()
 }

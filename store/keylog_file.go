@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -36,12 +35,12 @@ func readRecord(b *[recordSize]byte) (k logKey, until int64, whole bool) {
 var logNames = [2]string{"0.log", "1.log"}
 
 // openOwn opens a file of the log's folder, or makes it. What a link there leads to is somebody else's, and would be emptied.
-func (l *lite) openOwn(dir, name string) (*os.File, error) {
-	return l.open(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE)
+func (l *lite) openOwn(dir *os.Root, name string) (*os.File, error) {
+	return l.openIn(dir, name, syscall.O_NOFOLLOW)
 }
 
 // openKeyFile opens a file of the log with what it holds.
-func (l *lite) openKeyFile(dir, name string) (*keyFile, error) {
+func (l *lite) openKeyFile(dir *os.Root, name string) (*keyFile, error) {
 	f, err := l.openOwn(dir, name)
 	if err != nil {
 		return nil, err

@@ -1,8 +1,7 @@
 package store
 
 import (
-	"os"
-	"path/filepath"
+	"maps"
 	"syscall"
 )
 
@@ -15,8 +14,9 @@ func (k *keyKeeper) takeOver(log bool) error {
 			closeAll(files)
 			return err
 		}
-		files = append(files, f)
-		all.add(f.keys)
+		if all.add(f.keys); f.f != nil {
+			files = append(files, f)
+		}
 		return nil
 	}
 	if log {
@@ -27,7 +27,7 @@ func (k *keyKeeper) takeOver(log bool) error {
 		}
 	}
 	for slot := range reserveSlots {
-		f, err := k.leftReserve(slot)
+		f, err := k.leftReserve(slot, log)
 		if f == nil && err == nil {
 			continue
 		}
@@ -38,15 +38,15 @@ func (k *keyKeeper) takeOver(log bool) error {
 	k.left = files
 	k.l.mu.Lock()
 	defer k.l.mu.Unlock()
-	k.l.apart = false
+	k.l.apart, k.heir = false, k.heir && !log
 	k.move(all)
 	return nil
 }
 
-// leftReserve is a reserve that somebody has left, with something in it; nil: it is not.
-func (k *keyKeeper) leftReserve(slot int) (*keyFile, error) {
-	path := filepath.Join(k.dir, reserveName(slot))
-	if st, err := os.Lstat(path); slot == k.l.reserve.slot || err != nil || st.Size() == 0 {
+// leftReserve is a reserve that somebody has left, with something in it; nil: it is not. Beside a log that was left it is also what somebody who lives
+// says is forgotten, who may have the reserve of whose log that was; without the file, which stays.
+func (k *keyKeeper) leftReserve(slot int, log bool) (*keyFile, error) {
+	if st, err := k.dir.Lstat(reserveName(slot)); slot == k.l.reserve.slot || err != nil || st.Size() == 0 {
 		return nil, nil //nolint:nilerr // nobody has had it
 	}
 	f, err := k.d.lite.openOwn(k.dir, reserveName(slot))
@@ -55,14 +55,15 @@ func (k *keyKeeper) leftReserve(slot int) (*keyFile, error) {
 	}
 	left := &keyFile{f: f}
 	free, err := lock(f, syscall.LOCK_EX)
-	if free {
+	if err == nil && (free || log) {
 		left.keys, err = readKeys(f)
 	}
-	if err == nil && len(left.keys) > 0 {
+	if err == nil && free && len(left.keys) > 0 {
 		return left, nil
 	}
 	_ = f.Close()
-	return nil, err
+	maps.DeleteFunc(left.keys, func(_ logKey, until int64) bool { return until > 0 })
+	return &keyFile{keys: left.keys}, err
 }
 
 func closeAll(files []*keyFile) {

@@ -9,10 +9,19 @@ import (
 	"time"
 )
 
+// folderOf is a folder until the end of the test.
+func folderOf(t *testing.T, path string) *os.Root {
+	t.Helper()
+	dir, err := openFolder(path)
+	ok(t, err)
+	t.Cleanup(func() { _ = dir.Close() })
+	return dir
+}
+
 // leaves puts records in a reserve that nobody has, as who is killed leaves it.
 func leaves(t *testing.T, d *DB, keys map[string]int64) {
 	t.Helper()
-	r, err := openReserve(&lite{}, d.lite.path+".keys")
+	r, err := openReserve(&lite{}, folderOf(t, d.lite.path+".keys"))
 	ok(t, err)
 	for key, until := range keys {
 		ok(t, r.put(logKey([]byte(key)), until))

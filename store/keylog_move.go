@@ -10,7 +10,11 @@ import (
 // move begins to give SQLite the keys of a file, and what is in the reserve. The caller holds keyLog.mu.
 func (k *keyKeeper) move(f *keyFile) {
 	k.l.moving, k.l.moved = f, make(chan struct{})
-	k.listed = false
+	k.listed, k.puts = false, -1
+	// What comes from now on may be that a key of the other file is forgotten: it stays until that has its turn.
+	if r := k.l.reserve; r != nil && (k.l.fresh == nil || k.l.fresh.next == 0) {
+		k.puts = r.puts
+	}
 }
 
 // list lists what is to be moved, once it is known of each key that it was written down: SQLite must not get another one.
@@ -28,7 +32,6 @@ func (k *keyKeeper) list(f *keyFile) {
 		for key, a := range r.keys {
 			k.rest = append(k.rest, keyUntil{key, a.until})
 		}
-		k.puts = r.puts
 	}
 	k.atOnce = max(moveAtOnce, len(k.rest)/moveWithin)
 	slices.SortFunc(k.rest, func(a, b keyUntil) int { // neighbours share a page; what is forgotten is, before it is kept anew
@@ -36,6 +39,29 @@ func (k *keyKeeper) list(f *keyFile) {
 	})
 	k.listed = true
 }
+
+// setAside has the reserve have its room, as soon as there is some.
+func (k *keyKeeper) setAside() {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if !k.l.reserve.ready {
+		_ = k.l.reserve.prepare()
+	}
+}
+
+// pending begins to move what is in the reserve, if anything is.
+func (k *keyKeeper) pending() bool {
+	k.l.mu.Lock()
+	defer k.l.mu.Unlock()
+	if !k.waiting() {
+		return false
+	}
+	k.turn()
+	return true
+}
+
+// waiting says whether something is in the reserve that SQLite may be given. The caller holds keyLog.mu.
+func (k *keyKeeper) waiting() bool { return k.l.reserve.pending() && !k.heir }
 
 // turn has the files take turns, if there is a log. The caller holds keyLog.mu, and nothing is moving.
 func (k *keyKeeper) turn() {
@@ -57,7 +83,7 @@ func (k *keyKeeper) moveAll(ctx context.Context) error {
 			}
 		}
 		k.l.mu.Lock()
-		more := k.l.fresh != nil && k.l.fresh.next > 0 || k.l.reserve.pending()
+		more := k.l.fresh != nil && k.l.fresh.next > 0 || k.waiting()
 		if more {
 			k.turn()
 		}

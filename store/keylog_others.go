@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -15,7 +14,7 @@ import (
 // keyOthers reads what other processes on the store have written down, and SQLite may not have.
 type keyOthers struct {
 	mu       sync.Mutex
-	dir      string     // "": nobody is looked for
+	dir      *os.Root   // nil: nobody is looked for
 	mine     int        // the slot of this process's own reserve
 	reserves []*os.File // :: slot → the reserve
 }
@@ -59,17 +58,8 @@ func (l *keyLog) askOthers(key string) (known, error) {
 func (o *keyOthers) read(k logKey, logs bool) (until, forgotten int64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.dir == "" {
+	if o.dir == nil {
 		return 0, 0, nil
-	}
-	if logs {
-		for _, name := range logNames {
-			v, err := inLog(filepath.Join(o.dir, name), k)
-			if err != nil {
-				return 0, 0, err
-			}
-			until = max(until, v)
-		}
 	}
 	if err := o.find(); err != nil {
 		return 0, 0, err
@@ -86,13 +76,23 @@ func (o *keyOthers) read(k logKey, logs bool) (until, forgotten int64, err error
 			forgotten = -v
 		}
 	}
+	if !logs {
+		return until, forgotten, nil
+	}
+	for _, name := range logNames { // last: a reserve says of keys in the log that they are forgotten until that is emptied
+		v, err := inLog(o.dir, name, k)
+		if err != nil {
+			return 0, 0, err
+		}
+		until = max(until, v)
+	}
 	return until, forgotten, nil
 }
 
 // find opens the reserves that have come. None goes, and each has a slot behind the others.
 func (o *keyOthers) find() error {
 	for slot := len(o.reserves); slot < reserveSlots; slot++ {
-		f, err := os.OpenFile(filepath.Join(o.dir, reserveName(slot)), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		f, err := o.dir.OpenFile(reserveName(slot), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -110,12 +110,12 @@ func (o *keyOthers) close() {
 	for _, f := range o.reserves {
 		_ = f.Close()
 	}
-	o.reserves, o.dir = nil, ""
+	o.reserves, o.dir = nil, nil
 }
 
 // inLog is until when a key is kept by a file of the log of somebody who lives.
-func inLog(path string, key logKey) (until int64, err error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+func inLog(dir *os.Root, name string, key logKey) (until int64, err error) {
+	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil

@@ -40,7 +40,7 @@ const (
 func reserveName(slot int) string { return fmt.Sprintf("%d.reserve", slot) }
 
 // openReserve opens the first reserve that nobody has, with what somebody left in it.
-func openReserve(l *lite, dir string) (*keyReserve, error) {
+func openReserve(l *lite, dir *os.Root) (*keyReserve, error) {
 	for slot := range reserveSlots {
 		f, err := l.openOwn(dir, reserveName(slot))
 		if err != nil {
@@ -74,6 +74,9 @@ func openReserve(l *lite, dir string) (*keyReserve, error) {
 // prepare sets the room aside. What is not written may have no place on the disk yet, whatever the size of the file.
 func (r *keyReserve) prepare() error {
 	b := make([]byte, reserveRecords*recordSize)
+	for i := range r.next { // no gap, where a kill or the disk cut emptying it short: others read up to the first
+		b[i] = 0xff
+	}
 	for k, a := range r.keys {
 		putRecord((*[recordSize]byte)(b[a.at:]), k, a.until)
 	}
@@ -120,6 +123,7 @@ func (r *keyReserve) empty(puts int) error {
 		return nil
 	}
 	if _, err := r.f.WriteAt(make([]byte, r.next), 0); err != nil {
+		r.ready = false // prepare writes anew what is not emptied
 		return err
 	}
 	r.keys, r.next, r.full = map[logKey]aside{}, 0, false

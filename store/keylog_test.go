@@ -181,7 +181,7 @@ func TestKeysOfOneThatHangsAreRead(t *testing.T) {
 	hung, err := os.OpenFile(filepath.Join(dir, "alone"), os.O_RDWR, 0)
 	ok(t, err)
 	ok(t, syscall.Flock(int(hung.Fd()), syscall.LOCK_EX))
-	f, err := (&lite{}).openKeyFile(dir, logNames[1])
+	f, err := (&lite{}).openKeyFile(folderOf(t, dir), logNames[1])
 	ok(t, err)
 	until := time.Now().Add(time.Minute)
 	ok(t, f.write(0, logKey([]byte(seenKey("answered"))), micros(until)))
@@ -291,7 +291,7 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 // What is half written was acknowledged to nobody; what is whole is read, whatever lies beside it.
 func TestLogIsReadRecordByRecord(t *testing.T) {
 	t.Parallel()
-	f, err := (&lite{}).openKeyFile(t.TempDir(), logNames[0])
+	f, err := (&lite{}).openKeyFile(folderOf(t, t.TempDir()), logNames[0])
 	ok(t, err)
 	at := func(i int) int64 { return int64(i) * recordSize }
 	key := func(i int) logKey { return logKey([]byte(seenKey(i))) }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -28,7 +29,11 @@ func ownerOf(path string) (*owner, error) {
 
 // open opens a file beside the store, which is the store's owner's then. What a link there leads to is somebody else's.
 func (l *lite) open(path string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0o600)
+	return l.given(os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0o600))
+}
+
+// given gives a file away that was opened.
+func (l *lite) given(f *os.File, err error) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -40,16 +45,49 @@ func (l *lite) open(path string, flag int) (*os.File, error) {
 }
 
 // folder makes a folder beside the store be there, and be the store's owner's.
-func (l *lite) folder(path string) error {
+func (l *lite) folder(path string) (*os.Root, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !os.IsExist(err) {
-		return err
+		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	r, err := openFolder(path)
 	if err != nil {
-		return fmt.Errorf("%s must be a folder, and no link to one: %w", path, err)
+		return nil, err
 	}
-	defer f.Close()
-	return l.give(f)
+	f, err := r.Open(".")
+	if err == nil {
+		err = errors.Join(l.give(f), f.Close())
+	}
+	if err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// openFolder opens a folder, and no link to one. What is in it is found by that and not by its path, where its owner can put a link at any
+// moment.
+func openFolder(path string) (*os.Root, error) {
+	r, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := r.Stat(".")
+	if err == nil {
+		var there os.FileInfo
+		if there, err = os.Lstat(path); err == nil && !os.SameFile(opened, there) {
+			err = fmt.Errorf("%s must be a folder, and no link to one", path)
+		}
+	}
+	if err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// openIn opens a file of a folder beside the store, or makes it.
+func (l *lite) openIn(dir *os.Root, name string, flag int) (*os.File, error) {
+	return l.given(dir.OpenFile(name, os.O_RDWR|os.O_CREATE|flag, 0o600))
 }
 
 // give gives an open file, or folder, of root's to the store's owner: no other name of a file, which may be any file of root's.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -124,6 +125,51 @@ func TestRootGivesNothingElseAway(t *testing.T) {
 			if st.Sys().(*syscall.Stat_t).Uid != 0 {
 				t.Errorf("%s at %s: what it leads to was given away", name, suffix)
 			}
+		}
+	}
+}
+
+// A link that takes a folder's place while a sidecar runs leads nobody anywhere: what is there is neither emptied, nor removed, nor given away.
+func TestNoLinkInTheFoldersPlaceIsFollowed(t *testing.T) {
+	t.Parallel()
+	url := newFile(t)
+	path := strings.TrimPrefix(url, "sqlite:")
+	d, err := Open(t.Context(), url, Options{})
+	ok(t, err)
+	_, err = d.MigrateUp(t.Context())
+	ok(t, errors.Join(err, d.Close()))
+	if os.Geteuid() == 0 {
+		ok(t, os.Chown(path, someUser, someUser))
+	}
+	d = holds(t, url)
+	ok(t, d.Attend(t.Context(), &Sidecar{ID: "one"}))
+	precious := t.TempDir()
+	files := []string{logNames[0], logNames[1], reserveName(1), "one.json", "two.json"}
+	var b [recordSize]byte
+	putRecord(&b, logKey([]byte(seenKey("of somebody else"))), micros(time.Now().Add(time.Hour)))
+	for _, name := range files {
+		ok(t, os.WriteFile(filepath.Join(precious, name), b[:], 0o600))
+	}
+	for _, suffix := range []string{".keys", ".sidecars"} {
+		ok(t, os.Rename(path+suffix, path+suffix+".moved"))
+		ok(t, os.Symlink(precious, path+suffix))
+	}
+	eventually(t, "it is alone", d.isAlone)
+	confirms(t, d, seenKey("answered"), time.Now().Add(time.Hour))
+	eventually(t, "SQLite has it", func() bool { return inSQLite(t, d, seenKey("answered")) })
+	if _, err := d.Sidecars(t.Context()); err == nil {
+		t.Error("a link to a folder was read")
+	}
+	if err := d.Attend(t.Context(), &Sidecar{ID: "one", Version: "2"}); err == nil {
+		t.Error("a link to a folder was written to")
+	}
+	ok(t, d.Leave(t.Context(), "one"))
+	ok(t, d.Close())
+	for _, name := range files {
+		st, err := os.Stat(filepath.Join(precious, name))
+		ok(t, err)
+		if st.Size() != recordSize || int(st.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+			t.Errorf("%s: %d bytes, of %d", name, st.Size(), st.Sys().(*syscall.Stat_t).Uid)
 		}
 	}
 }

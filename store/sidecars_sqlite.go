@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,22 +48,25 @@ func (l *lite) attend(s *Sidecar) error {
 
 // present puts the file in place whole and locked: whoever finds it unlocked finds a sidecar that has ended.
 func (l *lite) present(id string, text []byte) (*os.File, error) {
-	if err := l.folder(l.presences()); err != nil {
-		return nil, err
-	}
-	f, err := os.CreateTemp(l.presences(), ".new-*") // mode 0600
+	dir, err := l.folder(l.presences())
 	if err != nil {
 		return nil, err
 	}
-	err = errors.Join(l.give(f), syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB))
+	defer func() { _ = dir.Close() }()
+	name := ".new-" + rand.Text()
+	f, err := l.openIn(dir, name, os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
 		_, err = f.Write(text)
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(l.presences(), filepath.Base(id)+".json"))
+		err = dir.Rename(name, filepath.Base(id)+".json")
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
+		_ = dir.Remove(name)
 		_ = f.Close()
 		return nil, err
 	}
@@ -77,8 +81,11 @@ func (l *lite) leave() {
 		return
 	}
 	var s Sidecar
-	if json.Unmarshal(p.text, &s) == nil {
-		_ = os.Remove(filepath.Join(l.presences(), filepath.Base(s.ID)+".json"))
+	if dir, err := openFolder(l.presences()); err == nil {
+		if json.Unmarshal(p.text, &s) == nil {
+			_ = dir.Remove(filepath.Base(s.ID) + ".json")
+		}
+		_ = dir.Close()
 	}
 	_ = p.file.Close()
 	_ = os.Remove(l.presences()) // when it is empty
@@ -87,10 +94,15 @@ func (l *lite) leave() {
 
 // sidecars reads the files that are held, and removes the others.
 func (l *lite) sidecars() (all []Sidecar, err error) {
-	entries, err := os.ReadDir(l.presences()) // in the order of their names
+	dir, err := openFolder(l.presences())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, fmt.Errorf("reading which sidecars run: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	entries, err := fs.ReadDir(dir.FS(), ".") // in the order of their names
 	if err != nil {
 		return nil, fmt.Errorf("reading which sidecars run: %w", err)
 	}
@@ -98,7 +110,7 @@ func (l *lite) sidecars() (all []Sidecar, err error) {
 		if strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".json") {
 			continue
 		}
-		s, runs, err := readPresence(filepath.Join(l.presences(), e.Name()))
+		s, runs, err := readPresence(dir, e.Name())
 		if err != nil {
 			return nil, fmt.Errorf("reading which sidecars run: %w", err)
 		}
@@ -109,8 +121,8 @@ func (l *lite) sidecars() (all []Sidecar, err error) {
 	return all, nil
 }
 
-func readPresence(path string) (s *Sidecar, runs bool, err error) {
-	f, err := os.Open(path)
+func readPresence(dir *os.Root, name string) (s *Sidecar, runs bool, err error) {
+	f, err := dir.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
@@ -123,18 +135,18 @@ func readPresence(path string) (s *Sidecar, runs bool, err error) {
 		return nil, false, err
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-	switch now, gone := os.Stat(path); {
+	switch now, gone := dir.Stat(name); {
 	case err == nil && gone == nil && !os.SameFile(st, now):
-		return readPresence(path) // it has put another one in its place this moment
+		return readPresence(dir, name) // it has put another one in its place this moment
 	case err == nil:
-		_ = os.Remove(path)
+		_ = dir.Remove(name)
 		return nil, false, nil
 	case !errors.Is(err, syscall.EWOULDBLOCK):
 		return nil, false, err
 	}
 	s = &Sidecar{}
 	if err := json.NewDecoder(f).Decode(s); err != nil {
-		return nil, false, fmt.Errorf("%s: %w", path, err)
+		return nil, false, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	s.SeenAt = st.ModTime().UTC()
 	return s, true, nil
