@@ -34,7 +34,7 @@ type aside struct{ until, at int64 }
 
 const (
 	reserveSlots   = 16      // processes that take webhooks on one store at most
-	reserveRecords = 1 << 13 // 352 KiB
+	reserveRecords = 1 << 14 // 704 KiB
 )
 
 func reserveName(slot int) string { return fmt.Sprintf("%d.reserve", slot) }
