@@ -16,13 +16,6 @@ func (s *smallDisk) findsAfterKill(t *testing.T, key string, want Claim) {
 	ok(t, d.Close())
 }
 
-// isPending says whether something waits in the reserve.
-func (d *DB) isPending() bool {
-	d.lite.keyLog.mu.Lock()
-	defer d.lite.keyLog.mu.Unlock()
-	return d.lite.keyLog.reserve.pending()
-}
-
 func (s *smallDisk) alone(t *testing.T) *DB {
 	t.Helper()
 	d := holds(t, s.url())

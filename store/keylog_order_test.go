@@ -205,3 +205,10 @@ func TestReserveThatWasEmptiedInPart(t *testing.T) {
 		t.Errorf("it is not emptied: %v", err)
 	}
 }
+
+// isPending says whether something waits in the reserve.
+func (d *DB) isPending() bool {
+	d.lite.keyLog.mu.Lock()
+	defer d.lite.keyLog.mu.Unlock()
+	return d.lite.keyLog.reserve.pending()
+}
