@@ -16,6 +16,7 @@ parts=(
 	'. ./bench/...'
 	'examples ./...'
 	'. ./store'
+	'. ./admin ./assistant ./keysource'
 	'deploy/test ./...'
 	'deploy/check ./...'
 	'tools ./release'
