@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+	"io/fs"
 	"maps"
 	"syscall"
 )
@@ -46,8 +48,15 @@ func (k *keyKeeper) takeOver(log bool) error {
 // leftReserve is a reserve that somebody has left, with something in it; nil: it is not. Beside a log that was left it is also what somebody who lives
 // says is forgotten, who may have the reserve of whose log that was; without the file, which stays.
 func (k *keyKeeper) leftReserve(slot int, log bool) (*keyFile, error) {
-	if st, err := k.dir.Lstat(reserveName(slot)); slot == k.l.reserve.slot || err != nil || st.Size() == 0 {
-		return nil, nil //nolint:nilerr // nobody has had it
+	if slot == k.l.reserve.slot {
+		return nil, nil
+	}
+	st, err := k.dir.Lstat(reserveName(slot))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0: // nobody has had it
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	f, err := k.d.lite.openOwn(k.dir, reserveName(slot))
 	if err != nil {

@@ -29,6 +29,20 @@ func leaves(t *testing.T, d *DB, keys map[string]int64) {
 	ok(t, r.f.Close())
 }
 
+// A reserve that cannot be looked at is not one that nobody has had.
+func TestReserveThatCannotBeLookedAt(t *testing.T) {
+	t.Parallel()
+	dir := folderOf(t, t.TempDir())
+	k := &keyKeeper{l: &keyLog{reserve: &keyReserve{}}, dir: dir}
+	if f, err := k.leftReserve(1, true); f != nil || err != nil {
+		t.Errorf("one that nobody has had: %v, %v", f, err)
+	}
+	ok(t, dir.Close())
+	if f, err := k.leftReserve(1, true); f != nil || err == nil {
+		t.Errorf("one that cannot be looked at: %v, %v", f, err)
+	}
+}
+
 // Of one that wanted to join, did not get to, went on by itself and was killed, what it left in its reserve counts for who is alone still.
 func TestKeysOfOneThatNeverJoined(t *testing.T) {
 	t.Parallel()
