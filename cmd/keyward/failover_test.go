@@ -31,6 +31,7 @@ func TestPostgresFailover(t *testing.T) {
 			t.Fatalf("%s: %d", org, status)
 		}
 	}
+	s.heard()
 	app := s.client("caller.sock")
 	if got, err := s.call(app, "warm"); err != nil || got != "Bearer re_warm" {
 		t.Fatalf("%q, %v", got, err)
@@ -108,6 +109,7 @@ func TestMaxStaleEndsServing(t *testing.T) {
 	if status, answer := s.admin("PUT", "/api/orgs/acme/integrations/resend", `{"credentials":{"api_key":"re_acme"}}`); status != 201 {
 		t.Fatalf("%d %v", status, answer)
 	}
+	s.heard()
 	app := s.client("caller.sock")
 	if got, err := s.call(app, "acme"); err != nil || got != "Bearer re_acme" {
 		t.Fatalf("%q, %v", got, err)

@@ -199,6 +199,20 @@ func (s *served) says(words string) {
 	eventually(s.t, fmt.Sprintf("%q in the log", words), func() bool { return strings.Contains(s.log.String(), words) })
 }
 
+// heard waits until the sidecar has heard of all that was changed by now: of its own changes the server tells it too, and what was read before
+// that is not served once the store is away.
+func (s *served) heard() {
+	s.t.Helper()
+	changed := time.Now()
+	eventually(s.t, "every change is heard of", func() bool {
+		now := time.Now()
+		_, stats := s.admin("GET", "/api/stats", "")
+		feed, _ := stats["feed"].(map[string]any)
+		age, live := feed["age_ms"].(float64)
+		return live && time.Duration(age+1)*time.Millisecond < now.Sub(changed)
+	})
+}
+
 // stop ends a sidecar as a service manager does, and expects a clean end.
 func stop(t *testing.T, s *served) {
 	t.Helper()

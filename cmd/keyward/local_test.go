@@ -21,6 +21,7 @@ func TestLocalSwitchWorksWithTheStoreDown(t *testing.T) {
 	for _, org := range []string{"acme", "globex"} {
 		s.must(`{"api_key":"re_of_`+org+`"}`, "credentials", "set", "--org", org, "--provider", "resend")
 	}
+	s.heard()
 	c := s.client("caller.sock")
 	gets := func(org, want string) {
 		t.Helper()

@@ -215,6 +215,7 @@ func TestStrictOrgsFailClosed(t *testing.T) {
 	s := o.serve(dir, "--config", config, "--last-known-good", filepath.Join(dir, "last.kw"))
 	o.set(s, "acme")
 	o.set(s, "bank")
+	s.heard()
 	c := s.client("caller.sock")
 	for _, org := range []string{"acme", "bank"} {
 		if got, err := s.call(c, org); got != "Bearer re_of_"+org {

@@ -51,6 +51,7 @@ func stopPostgresUnderLoad(t *testing.T, outage, coldBound time.Duration) (slow 
 			}
 		}
 	}
+	s.heard()
 	app := s.client("caller.sock")
 	for i := range warm {
 		if got, err := s.call(app, fmt.Sprint("warm-", i)); err != nil || got != "Bearer re_warm" {
