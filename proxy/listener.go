@@ -111,8 +111,12 @@ const (
 	atMost  = 2 * time.Second
 )
 
-// finish stops accepting, but for who has connected already: the socket's name goes first, then what waits in its queue is taken.
+// finish stops accepting, but for who has connected already: the socket's name goes first, then what waits in its queue is taken. It is called under
+// the proxy's lock, and once it has been, again has no effect: Accept reads what it has set.
 func (l *Listener) finish() {
+	if l.last.Load() {
+		return
+	}
 	if u, ok := l.Listener.(interface{ Unlink() }); ok {
 		u.Unlink()
 	}

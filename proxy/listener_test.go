@@ -85,6 +85,24 @@ func TestListenerThatComesTooLate(t *testing.T) {
 	}
 }
 
+// TestListenerToldTwiceToEnd: who stops the proxy a second time does not give a listener longer, and does not change what its Accept reads.
+func TestListenerToldTwiceToEnd(t *testing.T) {
+	w := newWorld(t, "")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Listener{Listener: ln}
+	l.prepare(w.p, func() {})
+	t.Cleanup(func() { _ = l.Close() })
+	l.finish()
+	first := l.until
+	l.finish()
+	if first.IsZero() || l.until != first {
+		t.Errorf("it ended at %v at the latest, then at %v", first, l.until)
+	}
+}
+
 // TestListenerClosedAsItBegins: a start that fails at a later step closes listeners that are only just being served.
 func TestListenerClosedAsItBegins(t *testing.T) {
 	w := newWorld(t, "")
