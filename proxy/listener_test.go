@@ -98,7 +98,7 @@ func TestListenerToldTwiceToEnd(t *testing.T) {
 	l.finish()
 	first := l.until
 	l.finish()
-	if first.IsZero() || l.until != first {
+	if first.IsZero() || !l.until.Equal(first) {
 		t.Errorf("it ended at %v at the latest, then at %v", first, l.until)
 	}
 }
