@@ -36,7 +36,7 @@ var logNames = [2]string{"0.log", "1.log"}
 
 // openOwn opens a file of the log's folder, or makes it. What a link there leads to is somebody else's, and would be emptied.
 func (l *lite) openOwn(dir *os.Root, name string) (*os.File, error) {
-	return l.openIn(dir, name, syscall.O_NOFOLLOW)
+	return l.openIn(dir, name, noLink)
 }
 
 // openKeyFile opens a file of the log with what it holds.

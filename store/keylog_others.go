@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -92,7 +91,7 @@ func (o *keyOthers) read(k logKey, logs bool) (until, forgotten int64, err error
 // find opens the reserves that have come. None goes, and each has a slot behind the others.
 func (o *keyOthers) find() error {
 	for slot := len(o.reserves); slot < reserveSlots; slot++ {
-		f, err := o.dir.OpenFile(reserveName(slot), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+		f, err := regular(o.dir.OpenFile(reserveName(slot), os.O_RDONLY|noLink, 0))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -115,7 +114,7 @@ func (o *keyOthers) close() {
 
 // inLog is until when a key is kept by a file of the log of somebody who lives.
 func inLog(dir *os.Root, name string, key logKey) (until int64, err error) {
-	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := regular(dir.OpenFile(name, os.O_RDONLY|noLink, 0))
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil

@@ -27,14 +27,33 @@ func ownerOf(path string) (*owner, error) {
 	return &owner{int(whose.Uid), int(whose.Gid)}, nil
 }
 
-// open opens a file beside the store, which is the store's owner's then. What a link there leads to is somebody else's.
+// noLink and no wait: what a link leads to is somebody else's, and a pipe would have whoever opens it wait for its other end.
+const noLink = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+
+// open opens a file beside the store, which is the store's owner's then.
 func (l *lite) open(path string, flag int) (*os.File, error) {
-	return l.given(os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0o600))
+	return l.given(os.OpenFile(path, flag|noLink, 0o600))
+}
+
+// regular is a file that was opened, and is one.
+func regular(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s must be a file: %w", f.Name(), syscall.EINVAL)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // given gives a file away that was opened.
 func (l *lite) given(f *os.File, err error) (*os.File, error) {
-	if err != nil {
+	if f, err = regular(f, err); err != nil {
 		return nil, err
 	}
 	if err := l.give(f); err != nil {
