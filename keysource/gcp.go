@@ -82,16 +82,11 @@ func (k *gcpKMS) unwrap(ctx context.Context, wrapped []byte) ([]byte, error) {
 
 func (k *gcpKMS) call(ctx context.Context, verb string, in, out any) error {
 	client := newClient(newTransport())
-	asker := context.WithValue(ctx, oauth2.HTTPClient, client) // tokens are fetched with the same limits
-	credentials, err := google.FindDefaultCredentials(asker, gcpScope)
+	token, err := gcpToken(ctx, client)
 	if err != nil {
-		return fmt.Errorf("no Google credentials were found: set GOOGLE_APPLICATION_CREDENTIALS, or run where a service account is attached (%s)", printable(err.Error()))
+		return err
 	}
-	token, err := credentials.TokenSource.Token()
-	if err != nil {
-		return explainToken(err)
-	}
-	status, body, err := post(ctx, client, k.endpoint+"/v1/"+k.key+":"+verb, http.Header{"Authorization": {"Bearer " + token.AccessToken}}, in)
+	status, body, err := post(ctx, client, k.endpoint+"/v1/"+k.key+":"+verb, http.Header{"Authorization": {"Bearer " + token}}, in)
 	if err != nil {
 		return err
 	}
@@ -103,6 +98,36 @@ func (k *gcpKMS) call(ctx context.Context, verb string, in, out any) error {
 		return unavailable("its answer is not what was expected")
 	}
 	return nil
+}
+
+// gcpToken is an access token. The library asks a metadata server without a context, and one that does not answer for a minute: it is left to end
+// that by itself, so that nobody's patience depends on it.
+func gcpToken(ctx context.Context, client *http.Client) (string, error) {
+	type answer struct {
+		token string
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		asker := context.WithValue(ctx, oauth2.HTTPClient, client) // tokens are fetched with the same limits
+		credentials, err := google.FindDefaultCredentials(asker, gcpScope)
+		if err != nil {
+			answered <- answer{err: fmt.Errorf("no Google credentials were found: set GOOGLE_APPLICATION_CREDENTIALS, or run where a service account is attached (%s)", printable(err.Error()))}
+			return
+		}
+		token, err := credentials.TokenSource.Token()
+		if err != nil {
+			answered <- answer{err: explainToken(err)}
+			return
+		}
+		answered <- answer{token: token.AccessToken}
+	}()
+	select {
+	case a := <-answered:
+		return a.token, a.err
+	case <-ctx.Done():
+		return "", unavailable("its credentials were not found in time")
+	}
 }
 
 // explainToken says why there is no access token. The token endpoint's own words may hold what was sent.

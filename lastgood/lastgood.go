@@ -199,13 +199,15 @@ func (k *Keeper) Run(ctx context.Context) {
 	told := ""
 	for {
 		err := errors.Join(k.note(), k.follow(ctx))
-		if err == nil && time.Since(wrote) >= writeEvery {
+		saving := err == nil && time.Since(wrote) >= writeEvery
+		if saving {
 			wrote = time.Now()
 			err = k.save()
 		}
 		switch {
-		case err == nil:
+		case err == nil && saving: // what kept it from being written is over
 			told = ""
+		case err == nil:
 		case ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) && err.Error() != told:
 			told = err.Error()
 			k.o.Log.Error().Err(err).Msg("keeping the last known good rows")

@@ -225,3 +225,18 @@ func TestChangesWhileReading(t *testing.T) {
 	}
 	r.has(k, "a", 2)
 }
+
+// A file that cannot be written is told of once, and not every few seconds.
+func TestSameTroubleReadsTheSame(t *testing.T) {
+	r := newRig(t)
+	k := r.open("db", time.Hour)
+	r.run(k)() // everything was read
+	k.o.Path = filepath.Join(t.TempDir(), "missing", "last")
+	k.mu.Lock()
+	k.changes++
+	k.mu.Unlock()
+	once, again := k.save(), k.save()
+	if once == nil || again == nil || once.Error() != again.Error() {
+		t.Errorf("%v, then %v", once, again)
+	}
+}

@@ -68,6 +68,28 @@ func (c *Carrier) Begin(ctx context.Context) error {
 	return err
 }
 
+// kindTable is in the ledger what is no row: one of the old tables, which was there.
+const kindTable store.Kind = "table"
+
+// HadTable says whether one of the old tables was there when something was carried over, by this process or another.
+func (c *Carrier) HadTable(name string) bool {
+	_, had := c.ledger[string(kindTable)+" "+name]
+	return had
+}
+
+// FoundTable notes that one of them is there.
+func (c *Carrier) FoundTable(ctx context.Context, name string) error {
+	if !c.Apply || c.HadTable(name) {
+		return nil
+	}
+	i := store.Import{Kind: kindTable, ID: name, Digest: []byte{}, Active: true}
+	if err := c.Keeper.DB.PutImport(ctx, &i); err != nil {
+		return err
+	}
+	c.ledger[string(i.Kind)+" "+i.ID] = i
+	return nil
+}
+
 // Carry deals with one draft. The error is the store's, and ends the import; what is wrong with the draft is in the item.
 func (c *Carrier) Carry(ctx context.Context, d *Draft) (*Item, error) {
 	item := &Item{Org: d.Org, Provider: d.Provider, Assistant: d.Assistant, Active: d.Active, Fields: []string{}, Problems: []Problem{}, Notes: []string{}}

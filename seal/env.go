@@ -12,11 +12,11 @@ import (
 	"unsafe"
 )
 
-// takeEnv takes a variable out of the environment: a copy for the caller to overwrite, and nothing left behind. Unsetting alone does not
+// TakeEnv takes a variable out of the environment: a copy for the caller to overwrite, and nothing left behind. Unsetting alone does not
 // do it: the value stays in the block that the kernel gave the process, where /proc/PID/environ shows it, and in the copy that the Go
 // runtime made of that block. It is for the start of the process, before others read the environment: a string that os.Getenv returned
 // for this variable lies in what is overwritten.
-func takeEnv(name string) ([]byte, error) {
+func TakeEnv(name string) ([]byte, error) {
 	v, ok := syscall.Getenv(name)
 	if !ok {
 		return nil, errors.New("it is not set")

@@ -45,7 +45,7 @@ func isName(s string) bool {
 }
 
 func loadEnv(name string) (*Keyring, error) {
-	value, err := takeEnv(name)
+	value, err := TakeEnv(name)
 	if err != nil {
 		return nil, err
 	}

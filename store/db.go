@@ -177,6 +177,9 @@ func counted(answered, unavailable *atomic.Int64, err error) error {
 
 // read runs queries that may run again. They see the rows of the org that ctx is for, or everybody's.
 func (d *DB) read(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
+	if d.lite != nil && d.lite.moved.Load() { // as who follows its changes found out
+		return counted(&d.stats.Reads, &d.stats.ReadsUnavailable, fmt.Errorf("%w: %s: %w", ErrUnavailable, d.lite.path, errMoved))
+	}
 	bounded, cancel := context.WithTimeout(forEvery(ctx), limit)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
@@ -273,6 +276,9 @@ func (d *DB) writeOnce(ctx context.Context, relaxed bool, change func(*tx) error
 	}
 	defer func() { _ = conn.Close() }()
 	if d.lite != nil {
+		if err := d.lite.inPlace(); err != nil {
+			return false, err
+		}
 		if err := d.lite.relax(ctx, conn, relaxed); err != nil {
 			return false, err
 		}

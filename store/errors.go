@@ -50,7 +50,7 @@ func unavailable(err error) bool {
 			return true
 		}
 		return hasClass(refused, "08", "53", "57P") // connection, resources (disk full, too many connections), shutting down
-	case connectionLost(err), errors.Is(err, context.DeadlineExceeded):
+	case connectionLost(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errMoved):
 		return true
 	}
 	for _, code := range []sqlite3.ErrorCode{sqlite3.BUSY, sqlite3.CANTOPEN, sqlite3.IOERR, sqlite3.FULL, sqlite3.READONLY, sqlite3.INTERRUPT, sqlite3.NOMEM} {

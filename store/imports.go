@@ -7,7 +7,7 @@ import (
 
 // An Import is what was carried over from an app's own tables, and when: the ledger that tells a later change there from one made here.
 type Import struct {
-	Kind    Kind   // KindCredential or KindAssistant
+	Kind    Kind   // KindCredential or KindAssistant; or what the importer itself remembers of the app's tables
 	ID      string // "acme/twilio", or the assistant's id
 	Digest  []byte // of what it was made from
 	Version int64  // the credential's sealed version, or the assistant's version, that it was written as

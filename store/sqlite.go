@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -26,6 +27,8 @@ const (
 // A lite is what only SQLite has.
 type lite struct {
 	path   string
+	file   os.FileInfo   // what was there when it was opened; nil: nobody writes
+	moved  atomic.Bool   // it is not there any more, as inPlace last saw
 	owner  *owner        // if root runs on another user's store
 	opened atomic.Int64  // how many connections for writes there have been; there is one at a time
 	dirty  chan struct{} // holds one when the log may hold what was removed from the file
@@ -64,6 +67,9 @@ func (d *DB) openSQLite(ctx context.Context, path string) error {
 	}
 	d.engine, d.lite = "sqlite", &lite{path: path, dirty: make(chan struct{}, 1), long: make(chan struct{}, 1)}
 	if err := d.lite.makePrivate(path); err != nil {
+		return err
+	}
+	if d.lite.file, err = os.Stat(path); err != nil {
 		return err
 	}
 	if d.lite.owner, err = ownerOf(path); err != nil {
@@ -197,6 +203,24 @@ func (l *lite) makePrivate(path string) error {
 	return nil
 }
 
+// errMoved: what is written to a file that has lost its name is gone when the last who has it open ends, and what another process writes to the
+// one that is there now is not seen here.
+var errMoved = errors.New("the file was moved, removed or replaced while it was open; put it back, or end whatever has it open and begin with the one that is there")
+
+// inPlace is an errMoved when the path leads to another file than the one that is open, or to none.
+func (l *lite) inPlace() error {
+	if l.file == nil {
+		return nil
+	}
+	there, err := os.Stat(l.path)
+	moved := errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(there, l.file)
+	l.moved.Store(moved)
+	if moved {
+		return fmt.Errorf("%s: %w", l.path, errMoved)
+	}
+	return nil
+}
+
 // relax makes transactions wait for the disk at their end, or not: without it they are in the kernel's hands, and outlive this process. In
 // either case none is left half done, and none outlives one before it.
 func (l *lite) relax(ctx context.Context, conn *sql.Conn, relaxed bool) error {
@@ -266,6 +290,9 @@ func (d *DB) poll(ctx context.Context, w *watcher) {
 }
 
 func (d *DB) pollOnce(ctx context.Context) error {
+	if err := d.lite.inPlace(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	conn, err := d.w.Conn(ctx)

@@ -182,14 +182,21 @@ func (i *importing) leave(ctx context.Context) {
 	}
 }
 
-// missing refuses to take a table that has just gone for rows that have: an app that drops its old tables must not lose its credentials.
-func (i *importing) missing(s *legacy.Snapshot) error {
+// missing refuses to take a table that has gone for rows that have: an app that drops its old tables must not lose its credentials. What is
+// to be deleted is not before the table is back, whichever process has found it.
+func (i *importing) missing(ctx context.Context, s *legacy.Snapshot) error {
+	deletes := i.Delete && i.Org == ""
 	for _, t := range i.collect.Mapping.Tables {
 		gone := slices.Contains(s.Missing, t.Table)
-		if gone && i.there[t.Table] {
+		if gone && (i.there[t.Table] || deletes && i.carrier.HadTable(t.Table)) {
 			return fmt.Errorf("table %s was there and is no more: nothing is carried over or deleted until it is back; leave it out of the mapping if it is gone for good", t.Table)
 		}
-		i.there[t.Table] = !gone
+		if i.there[t.Table] = !gone; gone {
+			continue
+		}
+		if err := i.carrier.FoundTable(ctx, t.Table); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -215,7 +222,10 @@ func (i *importing) pass(ctx context.Context) (*importReport, error) {
 		}
 		return nil, err
 	}
-	if err := i.missing(snapshot); err != nil {
+	if err := i.carrier.Begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := i.missing(ctx, snapshot); err != nil {
 		return nil, err
 	}
 	drafts := i.collect.Collect(snapshot)
@@ -227,9 +237,6 @@ func (i *importing) pass(ctx context.Context) (*importReport, error) {
 	r := &importReport{
 		Applied: i.Apply, Rows: snapshot.Rows(), Counts: map[string]int{}, Foreign: i.collect.Foreign,
 		Missing: append([]string{}, snapshot.Missing...), Problems: append([]legacy.Problem{}, i.collect.Orphans...), Items: []*legacy.Item{},
-	}
-	if err := i.carrier.Begin(ctx); err != nil {
-		return nil, err
 	}
 	orgs := map[string]bool{}
 	attended := time.Time{} // at the first of each pass, and then now and again

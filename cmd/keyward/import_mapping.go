@@ -52,19 +52,19 @@ func readMapping(path string) (*legacy.Mapping, error) {
 func readConstants(m *legacy.Mapping) (map[string]string, error) {
 	all := map[string]string{}
 	var p problems
+	variables := readVariables(m, &p)
 	for field, source := range m.Constants {
 		kind, rest, _ := strings.Cut(source, ":")
-		of, name, _ := strings.Cut(field, ".")
 		switch {
 		case kind == "env":
-			source = os.Getenv(rest)
+			source = variables[rest]
 		case kind == "file":
 			text, err := seal.ReadFile(rest)
 			if err != nil {
 				p.addf("constants: %s: reading %q: %w", field, rest, err)
 			}
 			source = string(text)
-		case provider.Named(of).Field(name).Secret:
+		case isSecret(field):
 			p.addf("constants: %s: a secret stands in no mapping; write env:NAME or file:PATH", field)
 		}
 		if source = strings.TrimSpace(source); source != "" {
@@ -74,17 +74,48 @@ func readConstants(m *legacy.Mapping) (map[string]string, error) {
 	return all, p.err()
 }
 
+// readVariables reads those that constants name, and takes what is secret out of the process's environment, as a key is.
+func readVariables(m *legacy.Mapping, p *problems) map[string]string {
+	all := map[string]string{}
+	secret := map[string]string{} // :: variable → field
+	for field, source := range m.Constants {
+		kind, name, _ := strings.Cut(source, ":")
+		if value := os.Getenv(name); kind == "env" && value != "" {
+			all[name] = strings.Clone(value) // of what is overwritten then
+			if isSecret(field) {
+				secret[name] = field
+			}
+		}
+	}
+	for name, field := range secret {
+		text, err := seal.TakeEnv(name)
+		clear(text)
+		if err != nil {
+			p.addf("constants: %s: variable %s: %w", field, name, err)
+		}
+	}
+	return all
+}
+
+// isSecret is asked of provider.field.
+func isSecret(field string) bool {
+	of, name, _ := strings.Cut(field, ".")
+	return provider.Named(of).Field(name).Secret
+}
+
 // readLegacyKey reads the app's key: env:NAME or file:PATH.
 func readLegacyKey(source string) ([]byte, error) {
 	kind, rest, _ := strings.Cut(source, ":")
 	switch {
 	case kind == "env" && rest != "":
-		text := os.Getenv(rest)
-		_ = os.Unsetenv(rest)
-		if text == "" {
+		if os.Getenv(rest) == "" {
 			return nil, usagef("--legacy-key: variable %s is not set: it holds the key that the app has sealed with", rest)
 		}
-		return []byte(text), nil
+		text, err := seal.TakeEnv(rest)
+		if err != nil {
+			return nil, usagef("--legacy-key: variable %s: %w", rest, err)
+		}
+		return text, nil
 	case kind == "file" && rest != "":
 		text, err := seal.ReadFile(rest)
 		if err != nil {

@@ -250,6 +250,7 @@ func TestImportWatches(t *testing.T) {
 	c := s.client("caller.sock")
 	data := filepath.Join(dir, "data")
 	watch := a.imports("--watch", "--interval", "200ms", "--data-dir", data)
+	watch.Env = append(watch.Env, "GOOGLE_CLIENT_SECRET=a_secret_constant")
 	var said syncBuffer
 	watch.Stdout, watch.Stderr = &said, &said
 	if err := watch.Start(); err != nil {
@@ -290,8 +291,35 @@ func TestImportWatches(t *testing.T) {
 	}
 	a.run(exitDone, "--data-dir", data, "--apply", "--delete")
 	becomes(1, "424 credential_missing")
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", watch.Process.Pid))
+	if text := string(environ); err == nil && (strings.Contains(text, a.key) || strings.Contains(text, "a_secret_constant")) {
+		t.Error("/proc/PID/environ shows the app's key, or what it kept for all orgs")
+	}
 	if strings.Contains(said.String(), "re_") {
 		t.Errorf("a secret was printed: %s", said.String())
+	}
+}
+
+// A table that is gone is not taken for rows that are, also by a process that has not seen it.
+func TestImportOfATableThatIsGone(t *testing.T) {
+	t.Parallel()
+	a := newOldApp(t)
+	pgtest.Exec(t, a.url, fmt.Sprintf("INSERT INTO integration_settings (org_id, resend_api_key) VALUES ('%s', '%s')", oldOrg(1), a.hex("re_one")))
+	pgtest.Exec(t, a.url, "DROP TABLE outbound_agent_config") // which it never had, as far as anybody knows
+	data := []string{"--data-dir", filepath.Join(memdir.New(t), "data"), "--delete"}
+	mustKeys(t, "generate", data[0], data[1])
+	a.run(exitDone, append(data, "--apply")...)
+	pgtest.Exec(t, a.url, "DROP TABLE integration_settings")
+	for _, args := range [][]string{data, append(data, "--apply")} {
+		var out syncBuffer
+		cmd := a.imports(args...)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "integration_settings was there and is no more") {
+			t.Errorf("%v: %v: %s", args, err, &out)
+		}
+	}
+	if r := a.run(exitDone, data[0], data[1], "--apply"); r.Counts["gone"] != 1 {
+		t.Errorf("%v", r.Counts)
 	}
 }
 
