@@ -297,6 +297,9 @@ func (f *flags) checkOperands() error {
 	case n > len(f.args): // not quoted: it may be a secret
 		return fmt.Errorf("takes %d arguments beside its flags, not %d; see keyward %s --help", len(f.args), n, f.command)
 	}
+	if i := slices.Index(f.Args(), ""); i >= 0 { // a script's variable that is not set: no word for all of them
+		return fmt.Errorf("%s is empty; see keyward %s --help", strings.Trim(f.args[i], "[]"), f.command)
+	}
 	return nil
 }
 
