@@ -79,12 +79,16 @@ var pages = []page{
 	{doc: "docs/verification.md", serve: serving, before: resend},
 }
 
-// So do those that the program itself prints for a first try.
+// So do those that the program itself prints for a first try, in whatever folder the other terminal is.
 func TestPrintedCommandsRunAsTyped(t *testing.T) {
 	typed(t)
 	dir := folder(t)
+	temp := filepath.Join(dir, "its place")
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	listen, admin := freeport.New(t), freeport.New(t)
-	out := background(t, dir, os.Environ(), "bin/keyward serve --dev --listen "+listen+" --admin-listen "+admin)
+	out := background(t, dir, append(os.Environ(), "TMPDIR="+temp), "bin/keyward serve --dev --listen "+listen+" --admin-listen "+admin)
 	const last = "Ctrl-C ends it"
 	for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), last); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -97,7 +101,7 @@ func TestPrintedCommandsRunAsTyped(t *testing.T) {
 	}
 	for _, c := range commands {
 		cmd := exec.Command("bash", "-c", strictShell+c)
-		cmd.Dir = dir
+		cmd.Dir = t.TempDir()
 		printed, err := cmd.CombinedOutput()
 		if err != nil || len(bytes.TrimSpace(printed)) == 0 {
 			t.Errorf("%s\n%v\n%s", c, err, printed)

@@ -212,6 +212,7 @@ type call struct {
 }
 
 // ServeHTTP answers one request. ServeMux would answer an unclean path with a redirect to what it makes of it; here there is no such path.
+// It is the path as sent that counts, as for ServeMux: dots and slashes that are percent-encoded are part of a name.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { wiped(w, r, a.serve) }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {
@@ -219,7 +220,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 		a.serveConsole(w, r)
 		return
 	}
-	if p := r.URL.Path; p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/")) {
+	if p := r.URL.EscapedPath(); p == "" || p[0] != '/' || (p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/")) {
 		endpoint{a: a}.ServeHTTP(w, r)
 		return
 	}

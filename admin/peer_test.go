@@ -95,8 +95,11 @@ func TestReadyzDoesNotHang(t *testing.T) {
 
 func TestUnknownPathsAndMethods(t *testing.T) {
 	s := newServer(t, sqliteURL(t))
-	for _, path := range []string{"/", "/api", "/api/", "/api/orgs/", "/api/orgs//integrations", "/api/../api/orgs", "/api/orgs/acme/integrations/twilio/", "/api/orgs/a%2F..%2Fb/integrations"} {
+	for _, path := range []string{"/", "/api", "/api/", "/api/orgs/", "/api/orgs//integrations", "/api/../api/orgs", "/api/orgs/acme/integrations/twilio/", "/api/orgs/a/../b/integrations"} {
 		s.refuse(404, "not_found", "GET", path, "")
+	}
+	for _, org := range []string{"a%2F..%2Fb", "%2E%2E"} { // encoded, it is a name, and no org has such a one
+		s.refuse(400, "bad_request", "GET", "/api/orgs/"+org+"/integrations", "")
 	}
 	a := s.ask("POST", acmeTwilio, "{}")
 	s.isProblem(a, 405, "method_not_allowed")

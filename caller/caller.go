@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -48,7 +49,7 @@ type Rules struct{ rules []*Rule }
 // SelfOnly is what holds without any callers: section: the sidecar's own uid, for every org and provider. A sidecar that runs as
 // nobody lets nobody in, since such peers are never matched.
 func SelfOnly(uid uint32) *Rules {
-	return &Rules{[]*Rule{{name: "self", uid: uid, hasUID: true, anyOrg: true, anyProvider: true}}}
+	return &Rules{[]*Rule{{name: "self", uid: uid, hasUID: true, anyOrg: true, anyProvider: true, answered: &Answered{}}}}
 }
 
 // Match is the first rule, in the file's order, that fits the peer, or nil. A peer with uid 65534 (nobody) or the kernel's overflow
@@ -98,7 +99,11 @@ type Rule struct {
 	rate         *bucket // nil: no limit
 	mintTTL      time.Duration
 	secretRoutes bool
+	answered     *Answered // nil: a token's rule, of which there may be any number
 }
+
+// Answered is how many requests of a caller were answered, by the class of the status: 1xx to 5xx. It may be added to by anybody at once.
+type Answered [5]atomic.Uint64
 
 func (r *Rule) matches(p Peer) bool {
 	return (r.hasUID || r.hasGID) && (!r.hasUID || r.uid == p.UID) && (!r.hasGID || r.gid == p.GID)
@@ -166,6 +171,9 @@ func (r *Rule) MintTTL() time.Duration {
 	return r.mintTTL
 }
 
+// Answered is what was counted of a rule of the file; nil: it is a token's. A rule that is read anew goes on counting where it was.
+func (r *Rule) Answered() *Answered { return r.answered }
+
 // Take counts one request against the rule's rate. Refused, it says after how long the next one would pass.
 func (r *Rule) Take(now time.Time) (ok bool, retryAfter time.Duration) {
 	if r.rate == nil {
@@ -174,11 +182,18 @@ func (r *Rule) Take(now time.Time) (ok bool, retryAfter time.Duration) {
 	return r.rate.take(now)
 }
 
-// KeepRate takes over what prev has counted if its rate is the same, so that reading a rule anew does not hand out a fresh burst.
-// Call it before the rule is in use. A nil prev is fine.
-func (r *Rule) KeepRate(prev *Rule) {
-	if prev != nil && prev.rate != nil && r.rate != nil && prev.rate.sameAs(r.rate) {
-		r.rate = prev.rate
+// Keep takes over what prev has counted of rules of the same names: answers, and what a rate has if that is the same, so that reading rules
+// anew does not hand out a fresh burst. Call it before they are in use. A nil prev is fine.
+func (r *Rules) Keep(prev *Rules) {
+	for _, rule := range r.rules {
+		old := prev.named(rule.name)
+		if old == nil {
+			continue
+		}
+		rule.answered = old.answered
+		if old.rate != nil && rule.rate != nil && old.rate.sameAs(rule.rate) {
+			rule.rate = old.rate
+		}
 	}
 }
 

@@ -221,6 +221,34 @@ func TestReloadKeepsRate(t *testing.T) {
 	}
 }
 
+func TestReloadKeepsWhatWasAnswered(t *testing.T) {
+	spec := func(rate string) Spec {
+		return Spec{Name: "api", Unix: Unix{UID: num(5)}, Orgs: []string{"*"}, Rate: rate}
+	}
+	before := mustCompile(t, spec("2/h"))
+	rule := before.Match(Peer{UID: 5})
+	rule.Answered()[1].Add(1)
+	after, err := Compile([]Spec{spec("3/h"), {Name: "other", Unix: Unix{UID: num(6)}, Orgs: []string{"*"}}}, known, before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rule.Answered()[1].Add(1) // of a request that began before
+	if n := after.Match(Peer{UID: 5}).Answered()[1].Load(); n != 2 {
+		t.Errorf("%d answers, want 2", n)
+	}
+	if n := after.Match(Peer{UID: 6}).Answered()[1].Load(); n != 0 {
+		t.Errorf("%d answers of one who never asked", n)
+	}
+	self, again := SelfOnly(5), SelfOnly(5)
+	self.All()[0].Answered()[3].Add(1)
+	if again.Keep(self); again.All()[0].Answered()[3].Load() != 1 {
+		t.Error("without callers: nothing was kept")
+	}
+	if token, err := NewRule("worker", []string{"*"}, []string{"*"}, nil, "", false, known); err != nil || token.Answered() != nil {
+		t.Errorf("a token's answers are counted by name: %v", err)
+	}
+}
+
 func TestHotPathAllocatesNothing(t *testing.T) {
 	r := mustCompile(t,
 		Spec{Name: "other", Unix: Unix{UID: num(6)}, Orgs: []string{"*"}},

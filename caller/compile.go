@@ -12,8 +12,9 @@ import (
 )
 
 // Compile checks the callers: section and compiles it. Providers are the names that there are. Every problem is reported, joined,
-// each beginning with its place, as "callers[1].rate". A rule that keeps its name and rate keeps what prev, the rules until now, has
-// counted against it; prev may be nil. No specs make rules that match nobody: SelfOnly is the default of an absent section.
+// each beginning with its place, as "callers[1].rate". A rule that keeps its name keeps what prev, the rules until now, has counted of
+// it, and one that keeps its rate too what was counted against that; prev may be nil. No specs make rules that match nobody: SelfOnly is
+// the default of an absent section.
 func Compile(specs []Spec, providers []string, prev *Rules) (*Rules, error) {
 	var p problems
 	rules := &Rules{}
@@ -29,12 +30,13 @@ func Compile(specs []Spec, providers []string, prev *Rules) (*Rules, error) {
 		}
 		r := compile(&p, at, s, providers)
 		compileUnix(&p, at+"unix", s.Unix, r)
-		r.KeepRate(prev.named(s.Name))
+		r.answered = &Answered{}
 		rules.rules = append(rules.rules, r)
 	}
 	if len(p) > 0 {
 		return nil, errors.Join(p...)
 	}
+	rules.Keep(prev)
 	return rules, nil
 }
 

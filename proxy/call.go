@@ -114,6 +114,11 @@ func (c *call) end() {
 		ended = &p.measured[c.route.provider].classes[classOf(c.status)].ended
 	}
 	ended.Add(1)
+	if c.rule != nil {
+		if answered := c.rule.Answered(); answered != nil {
+			answered[classOf(c.status)].Add(1)
+		}
+	}
 	p.logDecision(c)
 	if c.traced {
 		c.recordSpans()

@@ -16,7 +16,8 @@ const (
 )
 
 // A Metric is what can be counted or measured, under one name. What its labels may say is bounded by the program: providers, codes and
-// words that stand in it, and never what a request, a row or a file says. So there is no label for an org, an assistant or a caller.
+// words that stand in it, and never what a request or a row says. So there is no label for an org, an assistant or a token. The one that
+// a file bounds is the caller: the names under callers: are the operator's own, and few.
 type Metric struct {
 	Name   string // OpenTelemetry's; see Prometheus
 	Kind   Kind
@@ -85,6 +86,10 @@ var (
 	Panics = &Metric{
 		Name: "keyward.panics", Kind: Counter, Unit: "{panic}", Labels: []string{"part"},
 		Help: "Mistakes in the program that cost one request, or one webhook, each. The log has the stack.",
+	}
+	CallerRequests = &Metric{
+		Name: "keyward.caller.requests", Kind: Counter, Unit: "{request}", Labels: []string{"caller", "status_class"},
+		Help: "Of the requests that were answered, those of the callers that callers: names, refused ones included; self: where there are none. Who comes by a token alone is not named.",
 	}
 	CallerConnections = &Metric{
 		Name: "keyward.caller.connections", Kind: Gauge, Unit: "{connection}",
@@ -211,7 +216,7 @@ var (
 // Metrics are all of them, in the order in which they are shown.
 func Metrics() []*Metric {
 	return []*Metric{
-		Requests, RequestsInFlight, RequestDuration, AddedLatency, UpstreamLatency, Refusals, RefusedHeads, Panics, CallerConnections, ConnectionsHeldUp, Tunnels, Redactions, TokenExchanges, TokensMinted,
+		Requests, RequestsInFlight, RequestDuration, AddedLatency, UpstreamLatency, Refusals, RefusedHeads, Panics, CallerRequests, CallerConnections, ConnectionsHeldUp, Tunnels, Redactions, TokenExchanges, TokensMinted,
 		UpstreamConnections, UpstreamDials, UpstreamReuses,
 		CacheLookups, CacheStale, CacheEvictions, CacheEntries,
 		StoreOperations, StoreBreaker, FeedLive, FeedAge,

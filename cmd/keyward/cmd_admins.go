@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -89,7 +88,7 @@ func cmdAdminTokensRevoke(ctx context.Context, f *flags, args []string, std stdi
 	if err := f.parse(args, "ID_OR_NAME"); err != nil {
 		return err
 	}
-	if err := s.do(ctx, http.MethodDelete, adminTokensPath+"/"+url.PathEscape(f.Arg(0)), nil, nil); err != nil {
+	if err := s.do(ctx, http.MethodDelete, adminTokensPath+"/"+segment(f.Arg(0)), nil, nil); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(std.out, "admin token %s: revoked\n", f.Arg(0))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 )
@@ -20,7 +19,7 @@ type assistant struct {
 	UseCount   int64      `json:"use_count"`
 }
 
-func assistantPath(id string) string { return "/api/assistants/" + url.PathEscape(id) }
+func assistantPath(id string) string { return "/api/assistants/" + segment(id) }
 
 func cmdAssistantsSet(ctx context.Context, f *flags, args []string, std stdio) error {
 	s := reach(f)
@@ -59,7 +58,7 @@ func cmdAssistantsList(ctx context.Context, f *flags, args []string, std stdio) 
 	}
 	path := "/api/assistants"
 	if *org != "" {
-		path = "/api/orgs/" + url.PathEscape(*org) + "/assistants"
+		path = "/api/orgs/" + segment(*org) + "/assistants"
 	}
 	l, err := s.list(ctx, path)
 	if err != nil {
@@ -108,7 +107,7 @@ func cmdAssistantsEnsure(ctx context.Context, f *flags, args []string, std stdio
 		return err
 	}
 	var answer json.RawMessage
-	path := "/api/orgs/" + url.PathEscape(*org) + "/agents/" + url.PathEscape(*role) + "/ensure"
+	path := "/api/orgs/" + segment(*org) + "/agents/" + segment(*role) + "/ensure"
 	if err := s.do(ctx, http.MethodPost, path, nil, &answer); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 )
 
 const (
+	caPrintExample  = "keyward ca --run-dir .keyward --org acme"
 	caShowExample   = "keyward ca show --run-dir .keyward >keyward-ca.pem\nkeyward ca show --json"
 	caRotateExample = "keyward ca rotate --data-dir .keyward\nkeyward ca rotate --data-dir .keyward --now"
 	caEnvExample    = `
@@ -135,7 +136,27 @@ func cmdCARotate(_ context.Context, f *flags, args []string, std stdio) error {
 // languages are what ca env has variables for.
 var languages = []string{"node", "python", "go", "java", "curl"}
 
+// cmdCAPrint is all that an app needs, at one look; ca show and ca env are its halves, for scripts.
+func cmdCAPrint(_ context.Context, f *flags, args []string, std stdio) error {
+	certificate, exports, err := appNeeds(f, args)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.out, "%s\n%s", certificate, exports)
+	return err
+}
+
 func cmdCAEnv(_ context.Context, f *flags, args []string, std stdio) error {
+	_, exports, err := appNeeds(f, args)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(std.out, exports)
+	return err
+}
+
+// appNeeds reads the flags, and makes of them the certificate that an app trusts and the lines that set its variables.
+func appNeeds(f *flags, args []string) (certificate []byte, exports string, err error) {
 	dir := runFolder(f)
 	at := f.String("ca-dir", "", "`DIR` where the app finds "+ca.RootFile+" and "+ca.BundleFile+"; empty: --run-dir")
 	proxy := f.String("proxy", "127.0.0.1:7450", "`HOST:PORT` of the sidecar, as serve --listen has it")
@@ -143,22 +164,22 @@ func cmdCAEnv(_ context.Context, f *flags, args []string, std stdio) error {
 	tokenFile := f.String("token-file", "", "`FILE` that holds the app's caller token; empty: the shell's variable TOKEN does")
 	only := f.StringArray("for", nil, "a `LANGUAGE` that the app is written in: "+strings.Join(languages, ", ")+"; repeatable; none: all")
 	if err := f.parse(args); err != nil {
-		return err
+		return nil, "", err
 	}
 	for _, l := range *only {
 		if err := f.oneOf("for", l, languages...); err != nil {
-			return usagef("%w", err)
+			return nil, "", usagef("%w", err)
 		}
 	}
 	if *org != "" && !store.IsOrg(*org) {
-		return usagef("%s %q: is no org id", f.at("org"), *org)
+		return nil, "", usagef("%s %q: is no org id", f.at("org"), *org)
 	}
 	host, port, err := net.SplitHostPort(*proxy)
 	if err != nil || host == "" || port == "" || strings.ContainsAny(*proxy, "/@'\" $`\\") {
-		return usagef("%s %q: must be an address and a port, as 127.0.0.1:7450", f.at("proxy"), *proxy)
+		return nil, "", usagef("%s %q: must be an address and a port, as 127.0.0.1:7450", f.at("proxy"), *proxy)
 	}
-	if _, _, err := published(*dir); err != nil {
-		return err
+	if _, certificate, err = published(*dir); err != nil {
+		return nil, "", err
 	}
 	if *at == "" {
 		*at = *dir
@@ -166,11 +187,10 @@ func cmdCAEnv(_ context.Context, f *flags, args []string, std stdio) error {
 	e := environment{host: host, port: port, org: *org, root: absolute(*at, ca.RootFile), bundle: absolute(*at, ca.BundleFile)}
 	if *tokenFile != "" {
 		if e.token, err = readToken(*tokenFile); err != nil {
-			return usagef("%s: %w", f.at("token-file"), err)
+			return nil, "", usagef("%s: %w", f.at("token-file"), err)
 		}
 	}
-	_, err = fmt.Fprint(std.out, e.exports(func(l string) bool { return len(*only) == 0 || slices.Contains(*only, l) }))
-	return err
+	return certificate, e.exports(func(l string) bool { return len(*only) == 0 || slices.Contains(*only, l) }), nil
 }
 
 // readToken reads a token. What is no token is not quoted: it may be another secret.

@@ -157,6 +157,10 @@ func TestCAEnvIsReadyToPaste(t *testing.T) {
 			t.Errorf("no %s in\n%s", name, all)
 		}
 	}
+	// All that an app needs, at one look: the certificate, and the same lines.
+	if both, want := s.must("", "ca", "--org", "acme"), s.must("", "ca", "show")+"\n"+all; both != want || s.must("", "ca", "print", "--org", "acme") != want {
+		t.Errorf("keyward ca alone:\n%s", both)
+	}
 	if only := s.must("", "ca", "env", "--for", "node"); strings.Contains(only, "CURL_CA_BUNDLE") || !strings.Contains(only, "NODE_EXTRA_CA_CERTS") {
 		t.Errorf("for node:\n%s", only)
 	}

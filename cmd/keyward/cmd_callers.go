@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -94,7 +93,7 @@ func cmdCallersRevoke(ctx context.Context, f *flags, args []string, std stdio) e
 	if err := f.parse(args, "ID_OR_NAME"); err != nil {
 		return err
 	}
-	if err := s.do(ctx, http.MethodDelete, "/api/callers/"+url.PathEscape(f.Arg(0)), nil, nil); err != nil {
+	if err := s.do(ctx, http.MethodDelete, "/api/callers/"+segment(f.Arg(0)), nil, nil); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(std.out, "caller %s: revoked\n", f.Arg(0))

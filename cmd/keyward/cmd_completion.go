@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -56,10 +58,16 @@ _keyward() {
 	b.WriteString(`	esac
 	if [ -n "$words" ]; then
 		case "$command $at $cur" in
-		'migrate 2 -'*) command='migrate up' ;;
-		*' 2 '*) COMPREPLY=($(compgen -W "$words" -- "$cur")); return ;;
-		'migrate '*) case ${COMP_WORDS[2]} in -*) command='migrate up' ;; *) command+=" ${COMP_WORDS[2]}" ;; esac ;;
-		*) command+=" ${COMP_WORDS[2]}" ;;
+`)
+	for _, group := range slices.Sorted(maps.Keys(alone)) {
+		fmt.Fprintf(&b, "		'%s 2 -'*) command='%s %s' ;;\n", group, group, alone[group])
+	}
+	b.WriteString(`		*' 2 '*) COMPREPLY=($(compgen -W "$words" -- "$cur")); return ;;
+`)
+	for _, group := range slices.Sorted(maps.Keys(alone)) {
+		fmt.Fprintf(&b, "		'%s '*) case ${COMP_WORDS[2]} in -*) command='%s %s' ;; *) command+=\" ${COMP_WORDS[2]}\" ;; esac ;;\n", group, group, alone[group])
+	}
+	b.WriteString(`		*) command+=" ${COMP_WORDS[2]}" ;;
 		esac
 	fi
 	words=
@@ -139,11 +147,11 @@ _keyward() {
 			b.WriteString("			" + zshQuoted(c.second()+":"+c.usage) + "\n")
 		}
 		b.WriteString("		)\n")
-		if group == "migrate" {
-			b.WriteString("		if [[ $words[3] == -* ]]; then command='migrate up'; else\n")
+		if alone[group] != "" {
+			fmt.Fprintf(&b, "		if [[ $words[3] == -* ]]; then command='%s %s'; else\n", group, alone[group])
 		}
 		b.WriteString("		if (( CURRENT == 3 )); then _describe command found; return; fi\n		command+=\" $words[3]\"\n")
-		if group == "migrate" {
+		if alone[group] != "" {
 			b.WriteString("		fi\n")
 		}
 		b.WriteString("		;;\n")
@@ -230,8 +238,8 @@ complete -c keyward -f
 				how = " -x"
 			}
 			fmt.Fprintf(&b, "complete -c keyward -n '__keyward_is %s' -l %s%s -d %s\n", c.name, flag.Name, how, fishQuoted(help))
-			if c.name == "migrate up" { // which migrate alone is
-				fmt.Fprintf(&b, "complete -c keyward -n '__keyward_words 2; and __keyward_is migrate' -l %s%s -d %s\n", flag.Name, how, fishQuoted(help))
+			if two && alone[group] == word {
+				fmt.Fprintf(&b, "complete -c keyward -n '__keyward_words 2; and __keyward_is %s' -l %s%s -d %s\n", group, flag.Name, how, fishQuoted(help))
 			}
 		})
 	}

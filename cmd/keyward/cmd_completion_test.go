@@ -31,6 +31,8 @@ var completions = []struct {
 	{"keyward assistants ensure --role ", []string{"inbound", "outbound"}, []string{"operator"}},
 	{"keyward migrate --", []string{"--store", "--data-dir"}, []string{"--yes", "--listen"}},
 	{"keyward migrate down --", []string{"--yes"}, nil},
+	{"keyward ca --", []string{"--org", "--proxy"}, []string{"--now", "--listen"}},
+	{"keyward ca rotate --", []string{"--now"}, []string{"--proxy"}},
 	{"keyward completion ", []string{"bash", "zsh", "fish"}, nil},
 }
 

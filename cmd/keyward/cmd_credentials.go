@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -93,7 +92,7 @@ func (t target) parse(f *flags, args []string) error {
 }
 
 func (t target) path() string {
-	return "/api/orgs/" + url.PathEscape(*t.org) + "/integrations/" + url.PathEscape(*t.provider)
+	return "/api/orgs/" + segment(*t.org) + "/integrations/" + segment(*t.provider)
 }
 
 // change sends a write and prints what became of it.
@@ -228,7 +227,7 @@ func cmdCredentialsList(ctx context.Context, f *flags, args []string, std stdio)
 		return err
 	}
 	for _, o := range orgs {
-		l, err := s.list(ctx, "/api/orgs/"+url.PathEscape(o)+"/integrations")
+		l, err := s.list(ctx, "/api/orgs/"+segment(o)+"/integrations")
 		if err != nil {
 			return err
 		}

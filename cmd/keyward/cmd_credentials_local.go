@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 
 	"github.com/keyward/keyward/admin"
@@ -24,7 +23,7 @@ func (t target) setLocal(ctx context.Context, std stdio, off bool) error {
 		InAuditLog bool `json:"in_audit_log"`
 	}
 	var raw json.RawMessage
-	if err := t.sidecar.do(ctx, method, localPath+"/"+url.PathEscape(*t.org)+"/"+url.PathEscape(*t.provider), nil, &raw); err != nil {
+	if err := t.sidecar.do(ctx, method, localPath+"/"+segment(*t.org)+"/"+segment(*t.provider), nil, &raw); err != nil {
 		return err
 	}
 	if *t.json {

@@ -70,6 +70,30 @@ func TestCallersAddPrintsTheTokenAlone(t *testing.T) {
 	b.fails(exitUsage, "providers", "", "callers", "add", "--name", "x", "--org", "acme", "--provider", "nosuch")
 	b.fails(exitUsage, "rate", "", "callers", "add", "--name", "x", "--org", "acme", "--rate", "fast")
 	b.fails(exitUsage, "ID_OR_NAME", "", "callers", "revoke")
+	b.fails(exitUsage, "ID_OR_NAME is empty", "", "callers", "revoke", "")
+}
+
+// A name is what its maker likes, and no part of the path that it is sent in.
+func TestNamesThatReadLikePaths(t *testing.T) {
+	b := newRig(t)
+	for _, name := range []string{"a/b", "a//b", "a/../b", "..", ".", "//", "%2e", "a?b#c", "ü"} {
+		for _, what := range []string{"callers", "admin-tokens"} {
+			b.ok("", what, "add", "--name", name, "--org", "acme")
+			b.ok("", what, "revoke", name)
+			b.fails(exitNotFound, "of that id or name", "", what, "revoke", name)
+		}
+	}
+	for _, org := range []string{"..", ".", "a/b", "a//b"} {
+		b.fails(exitUsage, "org is malformed", "", "credentials", "list", "--org", org)
+		b.fails(exitUsage, "org is malformed", "", "credentials", "delete", "--org", org, "--provider", "twilio")
+	}
+	b.fails(exitUsage, "ASSISTANT_ID is empty", "", "assistants", "resolve", "")
+	b.fails(exitUsage, "DELIVERY_ID is empty", "", "webhooks", "redeliver", "")
+}
+
+// A script's variable that is not set is no wish to retire them all.
+func TestRetiringNoKeyInParticular(t *testing.T) {
+	isFailure(t, runCommand("", "keys", "retire", "--data-dir", t.TempDir(), ""), exitUsage, "KEY_ID is empty")
 }
 
 func idOf(t *testing.T, rows []map[string]any, name string) string {
@@ -151,6 +175,7 @@ func TestWait(t *testing.T) {
 	}
 	isFailure(t, runCommand("", "wait", "--run-dir", t.TempDir(), "--max", "2s"), exitFailed, "not ready after 2s: no sidecar")
 	b.fails(exitUsage, "--max", "", "wait", "--max", "soon")
+	b.fails(exitUsage, "--max 0s: must be more than 0s", "", "wait", "--max", "0")
 }
 
 func TestKeys(t *testing.T) {

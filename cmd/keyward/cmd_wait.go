@@ -21,6 +21,9 @@ func cmdWait(ctx context.Context, f *flags, args []string, _ stdio) error {
 	if err := f.parse(args); err != nil {
 		return err
 	}
+	if *longest <= 0 {
+		return usagef("%s %s: must be more than 0s", f.at("max"), *longest)
+	}
 	ctx, cancel := context.WithTimeout(ctx, *longest)
 	defer cancel()
 	client := admin.NewClient(s.socket())

@@ -109,7 +109,7 @@ func cmdWebhooksShow(ctx context.Context, f *flags, args []string, std stdio) er
 		return err
 	}
 	var answer json.RawMessage
-	if err := s.do(ctx, http.MethodGet, deliveriesPath+"/"+url.PathEscape(f.Arg(0)), nil, &answer); err != nil {
+	if err := s.do(ctx, http.MethodGet, deliveriesPath+"/"+segment(f.Arg(0)), nil, &answer); err != nil {
 		return err
 	}
 	if *asJSON {
@@ -169,7 +169,7 @@ func cmdWebhooksRedeliver(ctx context.Context, f *flags, args []string, std stdi
 		return usagef("webhooks redeliver needs either the id of one webhook, or --state (and --org) to say which")
 	}
 	for _, id := range ids {
-		if err := s.do(ctx, http.MethodPost, deliveriesPath+"/"+url.PathEscape(id)+"/redeliver", nil, nil); err != nil {
+		if err := s.do(ctx, http.MethodPost, deliveriesPath+"/"+segment(id)+"/redeliver", nil, nil); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprintf(std.out, "%s: due now\n", id); err != nil {
@@ -198,7 +198,7 @@ func cmdWebhooksTest(ctx context.Context, f *flags, args []string, std stdio) er
 	if err := required(f, "org", "provider"); err != nil {
 		return err
 	}
-	path := "/api/orgs/" + url.PathEscape(*org) + "/integrations/" + url.PathEscape(*provider) + "/webhook-test"
+	path := "/api/orgs/" + segment(*org) + "/integrations/" + segment(*provider) + "/webhook-test"
 	var answer json.RawMessage
 	if err := s.do(ctx, http.MethodPost, path, body, &answer); err != nil {
 		return err

@@ -84,7 +84,8 @@ func commands() []command {
 		{"keys rotate", "make the newest active key the one that seals, and re-seal all rows with it", keysRotateExample, cmdKeysRotate},
 		{"keys retire", "take out keys that have sealed nothing which is still there", "keyward keys retire --data-dir .keyward", cmdKeysRetire},
 		{"keys rewrap", "have the key management service wrap the keys anew, or move them to another source", keysRewrapExample, cmdKeysRewrap},
-		{"ca show", "print the certificate of the local CA, which apps that are intercepted trust", caShowExample, cmdCAShow},
+		{"ca print", "print the certificate of the local CA and the variables of an app that trusts it (the same as ca alone)", caPrintExample, cmdCAPrint},
+		{"ca show", "print the certificate alone, which apps that are intercepted trust", caShowExample, cmdCAShow},
 		{"ca env", "print the variables that have an app call through the sidecar unchanged", caEnvExample, cmdCAEnv},
 		{"ca rotate", "make a new local CA, which the one before vouches for during 30 days", caRotateExample, cmdCARotate},
 		{"import", "carry an app's own tables over to Keyward; says what it would do, and does it with --apply", importExample, cmdImport},
@@ -163,8 +164,8 @@ func dispatch(ctx context.Context, args []string, std stdio) error {
 	if word == "--version" {
 		word = "version"
 	}
-	if word == "migrate" && (len(rest) == 0 || strings.HasPrefix(rest[0], "-") && !isHelp(rest[0])) {
-		rest = slices.Insert(slices.Clone(rest), 0, "up")
+	if second := alone[word]; second != "" && (len(rest) == 0 || strings.HasPrefix(rest[0], "-") && !isHelp(rest[0])) {
+		rest = slices.Insert(slices.Clone(rest), 0, second)
 	}
 	group := false
 	for _, c := range all {
@@ -178,7 +179,7 @@ func dispatch(ctx context.Context, args []string, std stdio) error {
 				rest = rest[1:]
 			}
 			f := newFlags(c.name, c.usage, c.example)
-			f.out = std.out
+			f.out, f.err = std.out, std.err
 			return c.run(ctx, f, rest, std)
 		}
 	}
@@ -194,6 +195,9 @@ func dispatch(ctx context.Context, args []string, std stdio) error {
 	}
 	return usagef("%s has no command of that name; keyward %s --help lists them", word, word) // not quoted: it may be a secret
 }
+
+// alone is the command that a first word stands for when no other follows it.
+var alone = map[string]string{"migrate": "up", "ca": "print"}
 
 func isHelp(arg string) bool { return arg == "--help" || arg == "-h" || arg == "help" }
 

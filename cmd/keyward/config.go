@@ -275,7 +275,9 @@ func merge(to, loaded, fresh reflect.Value, restart *[]string) {
 // compileRules compiles callers:, or the default when there are none: the sidecar's own uid. Prev are the rules until now, or nil.
 func (c *Config) compileRules(k Known, prev *caller.Rules) (*caller.Rules, error) {
 	if len(c.Callers) == 0 {
-		return caller.SelfOnly(uint32(os.Geteuid())), nil
+		rules := caller.SelfOnly(uint32(os.Geteuid()))
+		rules.Keep(prev)
+		return rules, nil
 	}
 	return caller.Compile(c.Callers, k.Providers, prev)
 }

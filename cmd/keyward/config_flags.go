@@ -24,7 +24,7 @@ type flags struct {
 	example string // lines to paste
 	args    []string
 
-	out      io.Writer         // where --help goes
+	out, err io.Writer         // where --help goes, and what is worth saying and no mistake
 	environ  []string          // of it, only what parse leaves: no value but those of flags
 	file     *configFile       // nil: no --config was given
 	listing  bool              // parse only takes down what there is, for who lists commands and flags
@@ -55,7 +55,7 @@ func newFlags(command, about, example string) *flags {
 	f := &flags{
 		FlagSet: pflag.NewFlagSet(command, pflag.ContinueOnError),
 		command: command, about: about, example: example,
-		out: os.Stdout, environ: os.Environ(),
+		out: os.Stdout, err: os.Stderr, environ: os.Environ(),
 		defaults: map[string]string{}, from: map[string]origin{},
 	}
 	f.SortFlags = false
@@ -150,6 +150,9 @@ func (f *flags) bindField(v reflect.Value, name string, tag reflect.StructTag) {
 // left out. The error is pflag.ErrHelp after --help (which has been printed), or a *usageError with every problem found.
 func (f *flags) parse(args []string, operands ...string) error {
 	f.args = operands
+	if f.Lookup("config") == nil && (f.Lookup("run-dir") != nil || f.Lookup("data-dir") != nil) {
+		f.String("config", "", "the `FILE` of serve: what it says of the flags here counts here too")
+	}
 	if f.listing {
 		return pflag.ErrHelp
 	}
@@ -172,9 +175,23 @@ func (f *flags) parse(args []string, operands ...string) error {
 	f.parseEnvironment(&p)
 	f.complete = true
 	if config := f.Lookup("config"); config != nil && config.Value.String() != "" {
-		f.complete = f.parseFile(&p, config.Value.String())
+		f.complete = f.parseServeFile(&p, config.Value.String())
 	}
 	return p.err()
+}
+
+// parseServeFile is parseFile, but for what only asks a sidecar, by a file that the environment names: then a mistake in it is said and
+// no more. The sidecar may have refused that file and run on as it was, and a probe that fails would end it.
+func (f *flags) parseServeFile(p *problems, path string) bool {
+	if f.from["config"].source != fromEnvironment || f.Lookup("data-dir") != nil {
+		return f.parseFile(p, path)
+	}
+	var found problems
+	f.parseFile(&found, path)
+	if err := found.err(); err != nil {
+		fmt.Fprintf(f.err, "keyward: going on without what is wrong: %v\n", err)
+	}
+	return true
 }
 
 // forgetEnvironment drops what is not ours, and the values of variables that are no flag: a key may be among them, and this is kept
@@ -279,6 +296,9 @@ func (f *flags) checkOperands() error {
 		return fmt.Errorf("missing %s; see keyward %s --help", f.args[n], f.command)
 	case n > len(f.args): // not quoted: it may be a secret
 		return fmt.Errorf("takes %d arguments beside its flags, not %d; see keyward %s --help", len(f.args), n, f.command)
+	}
+	if i := slices.Index(f.Args(), ""); i >= 0 { // a script's variable that is not set: no word for all of them
+		return fmt.Errorf("%s is empty; see keyward %s --help", strings.Trim(f.args[i], "[]"), f.command)
 	}
 	return nil
 }

@@ -125,12 +125,9 @@ func devCommands(s *sidecarProcess, token, standins string) string {
 	self := "keyward"
 	if exe, err := os.Executable(); err == nil {
 		self = exe
-		if wd, err := os.Getwd(); err == nil {
-			if rel, err := filepath.Rel(wd, exe); err == nil && !strings.HasPrefix(rel, "..") {
-				self = "./" + rel
-			}
-		}
 	}
+	// The other terminal may be in another folder, and a folder's name may have a space.
+	self, socket, run := quoted(self), quoted(absolute(s.c.Socket, "")), quoted(absolute(s.c.RunDir, ""))
 	const message = "--data-urlencode To=+15550001111 -d Body=Hello"
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -140,10 +137,10 @@ func devCommands(s *sidecarProcess, token, standins string) string {
 	line("")
 	if s.c.Socket != "" {
 		line("# a message through Twilio, over the unix socket: the kernel says who calls")
-		line("curl -s --unix-socket %s -H 'Keyward-Org: %s' %s http://api.twilio.com/2010-04-01/Accounts/ACkeyward/Messages.json", s.c.Socket, devOrg, message)
+		line("curl -s --unix-socket %s -H 'Keyward-Org: %s' %s http://api.twilio.com/2010-04-01/Accounts/ACkeyward/Messages.json", socket, devOrg, message)
 		line("")
 		line("# an e-mail through Resend; the org is found by a Vapi assistant")
-		line(`curl -s --unix-socket %s -H 'Keyward-Assistant: %s' -H 'Content-Type: application/json' -d '{"from":"a@example.com","to":"b@example.com","subject":"Hi","text":"Hello"}' http://api.resend.com/emails`, s.c.Socket, devAssistant)
+		line(`curl -s --unix-socket %s -H 'Keyward-Assistant: %s' -H 'Content-Type: application/json' -d '{"from":"a@example.com","to":"b@example.com","subject":"Hi","text":"Hello"}' http://api.resend.com/emails`, socket, devAssistant)
 		line("")
 	}
 	if s.callerTCP != "" {
@@ -159,8 +156,8 @@ func devCommands(s *sidecarProcess, token, standins string) string {
 	line("curl -s %s/requests", standins)
 	line("")
 	line("# what Keyward keeps, masked, and who did what")
-	line("%s credentials list --run-dir %s --org %s", self, s.c.RunDir, devOrg)
-	line("%s audit --run-dir %s", self, s.c.RunDir)
+	line("%s credentials list --run-dir %s --org %s", self, run, devOrg)
+	line("%s audit --run-dir %s", self, run)
 	line("")
 	if s.consoleOpen() != "" {
 		line("# the same in a browser, without a log-in")

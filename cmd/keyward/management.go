@@ -86,6 +86,14 @@ func (s *sidecar) list(ctx context.Context, path string) (listing, error) {
 	}
 }
 
+// segment is text as one segment of a path. A lone "." or ".." would lead elsewhere.
+func segment(s string) string {
+	if s == "." || s == ".." {
+		return strings.ReplaceAll(s, ".", "%2E")
+	}
+	return url.PathEscape(s)
+}
+
 // printJSON prints v for programs, indented for the people who look anyway.
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)

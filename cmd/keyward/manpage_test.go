@@ -55,7 +55,7 @@ func TestManualHoldsTheContract(t *testing.T) {
 	for command, words := range map[string]string{
 		"migrate": "up down status", "keys": "generate list add rotate retire", "credentials": "set list show verify disable delete",
 		"assistants": "set list resolve ensure delete", "callers": "add list revoke", "admin-tokens": "add list revoke",
-		"webhooks": "list show redeliver test", "": "serve import audit top doctor wait completion version",
+		"webhooks": "list show redeliver test", "ca": "print show env rotate", "": "serve import audit top doctor wait completion version",
 	} {
 		for _, word := range strings.Fields(words) {
 			if name := strings.TrimSpace(command + " " + word); !strings.Contains(page, "\n.SS keyward "+name) {

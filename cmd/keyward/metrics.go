@@ -9,7 +9,8 @@ import (
 	"github.com/keyward/keyward/telemetry"
 )
 
-// fillMetrics reads the counters that the parts keep anyway. Every label is a word of the program's: a provider, a code, an outcome.
+// fillMetrics reads the counters that the parts keep anyway. Every label is a word of the program's, a provider, a code, an outcome, or a
+// name under callers: in the file.
 func (s *sidecarProcess) fillMetrics(c *telemetry.Collection) {
 	if !s.complete.Load() {
 		return // it is still starting
@@ -51,6 +52,11 @@ func (s *sidecarProcess) fillRequests(c *telemetry.Collection) {
 		c.Number(telemetry.RefusedHeads, float64(refused), reason)
 	}
 	c.Number(telemetry.Panics, float64(st.Panics.Load()), "proxy")
+	for _, r := range s.proxy.Rules().All() {
+		for k := range r.Answered() {
+			c.Number(telemetry.CallerRequests, float64(r.Answered()[k].Load()), r.Name(), class(k))
+		}
+	}
 	c.Number(telemetry.CallerConnections, float64(n.Connections))
 	for reason, held := range n.HeldUp {
 		c.Number(telemetry.ConnectionsHeldUp, float64(held), reason)

@@ -290,10 +290,10 @@ func (c *Config) roots() (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(c.UpstreamCA)
 	if err != nil {
-		return nil, fmt.Errorf("--upstream-ca %q: %w", c.UpstreamCA, plainError(err))
+		return nil, fmt.Errorf("%s %q: %w", c.flags.at("upstream-ca"), c.UpstreamCA, plainError(err))
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--upstream-ca %q: no PEM certificate in it", c.UpstreamCA)
+		return nil, fmt.Errorf("%s %q: no PEM certificate in it", c.flags.at("upstream-ca"), c.UpstreamCA)
 	}
 	return pool, nil
 }

@@ -26,6 +26,9 @@ func cmdServe(ctx context.Context, _ *flags, args []string, std stdio) error {
 		if _, err := c.roots(); err != nil {
 			return usagef("%w", err)
 		}
+		for _, w := range c.Warnings {
+			fmt.Fprintln(std.err, "keyward: "+w)
+		}
 		_, err := fmt.Fprintln(std.out, "the configuration is good")
 		return err
 	}

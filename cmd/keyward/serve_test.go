@@ -307,6 +307,17 @@ func TestConfigTest(t *testing.T) {
 			t.Errorf("%q: %v, want %d", file, err, code)
 		}
 	}
+	// What would be a warning at the start is one here, by the source that it is in.
+	cmd := program("serve", "--config-test")
+	cmd.Env = append(cmd.Env, "KEYWARD_LISSTEN=s3cret", "KEYWARD_CONFIG="+filepath.Join(dir, "c.yaml"))
+	write(t, filepath.Join(dir, "c.yaml"), "log_level: debug\n")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "KEYWARD_LISSTEN: no such flag") || strings.Contains(string(out), "s3cret") {
+		t.Errorf("%v: %s", err, out)
+	}
+	write(t, filepath.Join(dir, "c.yaml"), "upstream_ca: /nonexistent.pem\n")
+	if out, err := program("serve", "--config-test", "--config", filepath.Join(dir, "c.yaml")).CombinedOutput(); err == nil || !strings.Contains(string(out), `c.yaml:1: upstream_ca "/nonexistent.pem": no such file`) {
+		t.Errorf("%v: %s", err, out)
+	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {
 		t.Errorf("a test of the configuration made %v", left)
 	}
