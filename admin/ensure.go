@@ -12,7 +12,8 @@ import (
 type Assistants struct {
 	Ensure func(ctx context.Context, by store.Actor, org, role string) (a store.Assistant, outcome string, err error)
 	Get    func(ctx context.Context, org, role string) (AssistantState, error)
-	Delete func(ctx context.Context, by store.Actor, org, role string) (ids []string, err error)
+	// Delete removes them if the one that Get says has the version; 0: whatever it has.
+	Delete func(ctx context.Context, by store.Actor, org, role string, version int64) (ids []string, err error)
 }
 
 // An AssistantState is what is there of an org's assistant.
@@ -85,10 +86,18 @@ func (a *API) deleteAgentsAssistant(c *call) error {
 	if _, err := c.query(); err != nil {
 		return err
 	}
+	ifVersion, err := c.ifVersion()
+	if err != nil {
+		return err
+	}
+	expect, err := expected(ifVersion)
+	if err != nil {
+		return err
+	}
 	if a.o.Assistants.Delete == nil {
 		return problemNoAssistants
 	}
-	if _, err := a.o.Assistants.Delete(c.r.Context(), c.by, org, role); err != nil {
+	if _, err := a.o.Assistants.Delete(c.r.Context(), c.by, org, role, expect); err != nil {
 		return err
 	}
 	c.status(http.StatusNoContent)

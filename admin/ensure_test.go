@@ -33,7 +33,10 @@ func TestEnsure(t *testing.T) {
 			Get: func(context.Context, string, string) (AssistantState, error) {
 				return AssistantState{made, true, false}, fails
 			},
-			Delete: func(_ context.Context, by store.Actor, org, role string) ([]string, error) {
+			Delete: func(_ context.Context, by store.Actor, org, role string, version int64) ([]string, error) {
+				if version != 0 && version != made.Version {
+					return nil, answerable{412, "version_conflict", 0}
+				}
 				asked = append(asked, "delete "+by.Name+" "+org+" "+role)
 				return []string{made.ID}, fails
 			},
@@ -47,7 +50,9 @@ func TestEnsure(t *testing.T) {
 	if g := s.must(200, "GET", acmeInbound+"/assistant", "").object(t); g["exists"] != true || g["as_configured"] != false || g["id"] != "asst_made" {
 		t.Errorf("%v", g)
 	}
-	s.must(204, "DELETE", acmeInbound+"/assistant", "")
+	s.refuse(412, "version_conflict", "DELETE", acmeInbound+"/assistant", "", `If-Match: "2"`)
+	s.refuse(400, "bad_request", "DELETE", acmeInbound+"/assistant", "", "If-None-Match: *")
+	s.must(204, "DELETE", acmeInbound+"/assistant", "", `If-Match: "3"`)
 	if len(asked) != 3 || asked[0][:11] != "ensure uid " || asked[2][:11] != "delete uid " {
 		t.Errorf("%q", asked)
 	}

@@ -135,6 +135,7 @@ var (
 	errNoAgent = &Error{Status: 404, Code: "not_found", Detail: "the org has no such agent: configure it first (PUT /api/orgs/ORG/agents/ROLE)"}
 	errBusy    = &Error{Status: 503, Code: "assistant_busy", Detail: "another sidecar is at work on this assistant, or Vapi takes its time: try again", RetryAfter: 2 * time.Second}
 	errClosed  = &Error{Status: 503, Code: "draining", Detail: "the sidecar is stopping", RetryAfter: time.Second}
+	errStale   = &Error{Status: 412, Code: "version_conflict", Detail: "the assistant's mapping was changed since it was read: read it again and send its current version"}
 	errTaken   = &Error{Status: 409, Code: "conflict", Detail: "the assistant that was found at Vapi is mapped to another org: remove that mapping, or the assistant"}
 )
 

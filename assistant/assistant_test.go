@@ -321,7 +321,7 @@ func TestDeleteRemovesHereAndThere(t *testing.T) {
 		m := w.manager()
 		id, out := w.ensure(m, "acme", store.Inbound).ID, w.ensure(m, "acme", store.Outbound).ID
 		w.post(`{"metadata":{"keyward_claim":"` + w.claimOf(id) + `"}}`) // never registered
-		ids, err := m.Delete(t.Context(), by, "acme", store.Inbound)
+		ids, err := m.Delete(t.Context(), by, "acme", store.Inbound, 0)
 		if err != nil || len(ids) != 2 {
 			t.Errorf("%v %v", ids, err)
 		}
@@ -329,7 +329,7 @@ func TestDeleteRemovesHereAndThere(t *testing.T) {
 			t.Errorf("%v", left)
 		}
 		w.holds("acme", store.Outbound)
-		if _, err := m.Delete(t.Context(), by, "acme", store.Inbound); !isError(err, 404, "unknown_assistant") {
+		if _, err := m.Delete(t.Context(), by, "acme", store.Inbound, 0); !isError(err, 404, "unknown_assistant") {
 			t.Errorf("twice: %v", err)
 		}
 		if r := w.ensure(m, "acme", store.Inbound); r.Outcome != Created {
@@ -337,6 +337,31 @@ func TestDeleteRemovesHereAndThere(t *testing.T) {
 		}
 		w.holds("acme", store.Inbound)
 	})
+}
+
+// What somebody has mapped anew since it was looked at is not deleted at Vapi, from where nothing brings it back.
+func TestDeleteOfWhatWasLookedAt(t *testing.T) {
+	w := newWorld(t, sqliteURL(t), "acme")
+	m := w.manager()
+	id := w.ensure(m, "acme", store.Inbound).ID
+	seen, err := m.Get(t.Context(), "acme", store.Inbound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed := store.Assistant{ID: id, Org: "acme", Role: store.Inbound, Name: "Night desk"}
+	if err := w.db.PutAssistant(t.Context(), by, &renamed, seen.Version); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Delete(t.Context(), by, "acme", store.Inbound, seen.Version); !isError(err, 412, "version_conflict") {
+		t.Errorf("at the former version: %v", err)
+	}
+	w.holds("acme", store.Inbound)
+	if ids, err := m.Delete(t.Context(), by, "acme", store.Inbound, renamed.Version); err != nil || len(ids) != 1 {
+		t.Errorf("at its version: %v %v", ids, err)
+	}
+	if left := w.vapi.Made("acme", standin.Vapi, "assistant"); len(left) != 0 {
+		t.Errorf("%v", left)
+	}
 }
 
 // Who asks while another's turn runs has a turn that begins later: nobody gets what was configured before they asked.

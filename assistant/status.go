@@ -3,6 +3,7 @@ package assistant
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/keyward/keyward/store"
@@ -29,15 +30,10 @@ func (m *Manager) Get(ctx context.Context, org, role string) (Status, error) {
 	if len(mapped) == 0 {
 		return Status{}, errNoAssistant
 	}
-	s := Status{Assistant: *mapped[0]}
-	r, err := w.first(ctx, mapped)
+	one, r, err := w.shown(ctx, mapped)
+	s := Status{Assistant: *one, Exists: r != nil}
 	if err != nil || r == nil {
 		return s, err
-	}
-	for _, a := range mapped {
-		if a.ID == r.ID {
-			s.Assistant, s.Exists = *a, true
-		}
 	}
 	agent, err := m.db.Agent(ctx, org, role)
 	if errors.Is(err, store.ErrNotFound) {
@@ -53,9 +49,20 @@ func (m *Manager) Get(ctx context.Context, org, role string) (Status, error) {
 	return s, nil
 }
 
+// shown is the one of the mapped assistants that stands for the role: the first that is there, with what it is at Vapi; else the first.
+func (w *work) shown(ctx context.Context, mapped []*store.Assistant) (*store.Assistant, *remote, error) {
+	r, err := w.first(ctx, mapped)
+	if err != nil || r == nil {
+		return mapped[0], nil, err
+	}
+	i := slices.IndexFunc(mapped, func(a *store.Assistant) bool { return a.ID == r.ID })
+	return mapped[i], r, nil
+}
+
 // Delete removes the org's assistants for a role, at Vapi and in the store, with what was made and never registered. The agent's
-// configuration stays. It returns the ids. Errors are *Error or the store's.
-func (m *Manager) Delete(ctx context.Context, by store.Actor, org, role string) (ids []string, err error) {
+// configuration stays. version is that of the one that Get shows, and nothing is removed if it has another; 0: whatever it is. It returns the ids.
+// Errors are *Error or the store's.
+func (m *Manager) Delete(ctx context.Context, by store.Actor, org, role string, version int64) (ids []string, err error) {
 	if !store.IsOrg(org) {
 		return nil, errNoAssistant
 	}
@@ -64,7 +71,7 @@ func (m *Manager) Delete(ctx context.Context, by store.Actor, org, role string) 
 	defer context.AfterFunc(m.ctx, cancel)()
 	err = m.claimed(ctx, key{org, role}, func(ctx context.Context, c *store.AssistantClaim) error {
 		w := &work{Manager: m, by: by, claim: c}
-		ids, err = w.delete(ctx)
+		ids, err = w.delete(ctx, version)
 		return err
 	})
 	if err == nil && len(ids) == 0 {
@@ -73,13 +80,21 @@ func (m *Manager) Delete(ctx context.Context, by store.Actor, org, role string) 
 	return ids, err
 }
 
-func (w *work) delete(ctx context.Context) (ids []string, err error) {
+func (w *work) delete(ctx context.Context, version int64) (ids []string, err error) {
 	if left := w.o.settle - time.Since(w.claim.Unsettled); left > 0 && !pause(ctx, left) { // let what was begun appear
 		return nil, ctx.Err()
 	}
 	mapped, err := w.mapped(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if version != 0 && len(mapped) > 0 {
+		switch one, _, err := w.shown(ctx, mapped); {
+		case err != nil:
+			return nil, err
+		case one.Version != version:
+			return nil, errStale
+		}
 	}
 	for _, a := range mapped {
 		ids = append(ids, a.ID)

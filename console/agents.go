@@ -45,7 +45,7 @@ func (c *Console) saveAgent(v *visit) error {
 	o := newObject(len(p.Config) + 512)
 	o.value("name", p.Name)
 	o.raw("config", []byte(p.Config))
-	err := v.do(ask{method: http.MethodPut, path: path("/api/orgs/", p.Org, "/agents/", p.Role), body: o.end(), ifMatch: p.Version}, nil)
+	err := v.do(ask{method: http.MethodPut, path: path("/api/orgs/", p.Org, "/agents/", p.Role), body: o.end(), ifMatch: p.Version, ifNone: p.Version == ""}, nil)
 	var r *refusal
 	if errors.As(err, &r) && r.Status != http.StatusUnauthorized {
 		p.Bad = r

@@ -40,6 +40,7 @@ type ask struct {
 	method, path string
 	body         []byte // JSON; overwritten when it is answered
 	ifMatch      string // a version
+	ifNone       bool   // only if there is none yet
 	navigates    bool   // the browser goes where the answer leads
 }
 
@@ -95,6 +96,9 @@ func (v *visit) send(w http.ResponseWriter, a ask) error {
 	}
 	if a.ifMatch != "" {
 		req.Header.Set("If-Match", `"`+a.ifMatch+`"`)
+	}
+	if a.ifNone {
+		req.Header.Set("If-None-Match", "*")
 	}
 	if a.navigates {
 		req.Header.Set("Sec-Fetch-Mode", "navigate") // the console's browser itself, whatever it says of that

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -268,6 +269,49 @@ func TestSecretsDoNotComeBack(t *testing.T) {
 	clean(p.get("/audit.jsonl")).wants(t, 200, `"actor":"admin token ops"`, `"action":"credential.put"`)
 }
 
+// Two people at once: who adds what somebody has added meanwhile replaces nothing, and who is told that somebody was first undoes nothing by
+// sending the form that comes with it.
+func TestNobodysChangeIsUndoneUnseen(t *testing.T) {
+	s := newServer(t)
+	p := s.loggedIn(s.operator)
+	p.get("/orgs/acme")
+	const twilio, agent = "/orgs/acme/integrations/twilio", "/orgs/acme/agents/inbound"
+	p.post(twilio, "account_sid", twilioSID, "auth_token", twilioToken, "from_number", "+15550001111").wants(t, 200, "Saved.")
+	p.post(twilio, "account_sid", twilioSID, "auth_token", twilioToken, "from_number", "+15550009999").wants(t, 412, "it was changed since it was read", `value="+15550009999"`)
+	p.post(agent, "name", "one", "config", `{"a":1}`).wants(t, 200)
+	p.post(agent, "name", "two", "config", `{"a":2}`).wants(t, 412, "it was changed since it was read", `{"a":2}`)
+
+	change := func(from, whatsapp string) answer {
+		return p.post(twilio, "version", "1", "account_sid", twilioSID, "was.account_sid", twilioSID,
+			"from_number", from, "was.from_number", "+15550001111", "whatsapp_number", whatsapp, "was.whatsapp_number", "")
+	}
+	change("+15550002222", "").wants(t, 200, "+15550002222")
+	change("+15550001111", "+15550003333").wants(t, 412, "it was changed since it was read",
+		`name="from_number" value="+15550002222"`, `name="was.from_number" value="+15550002222"`, `name="whatsapp_number" value="+15550003333"`)
+}
+
+// A configuration that is opened and saved is the same: no number has lost a digit, and what stood first stands there still.
+func TestAgentsConfigurationStaysAsItWasWritten(t *testing.T) {
+	s := newServer(t)
+	p := s.loggedIn(s.operator)
+	p.get("/orgs/acme")
+	const agent, config = "/orgs/acme/agents/inbound", `{"z":12345678901234567890,"a":1.0,"b":[1e3,"<&> \\u003c \" \\"],"c":{}}`
+	p.post(agent, "config", config).wants(t, 200)
+	a := p.get(agent)
+	shown := regexp.MustCompile(`(?s)<textarea id="config"[^>]*>(.*)</textarea>`).FindStringSubmatch(a.body)
+	if shown == nil {
+		t.Fatal(a.body)
+	}
+	p.post(agent, "version", "1", "config", html.UnescapeString(shown[1])).wants(t, 200)
+	kept, err := s.db.Agent(t.Context(), "acme", "inbound")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(kept.Config) != config {
+		t.Errorf("it is %s", kept.Config)
+	}
+}
+
 // What is stored for a provider that has left the configuration is shown by its fields' names, and can be deleted, which is all.
 func TestProviderThatLeftTheConfiguration(t *testing.T) {
 	s := newServer(t)
@@ -330,7 +374,7 @@ func TestNamesAreTexts(t *testing.T) {
 	s := newServer(t)
 	p := s.loggedIn(s.operator)
 	p.get("/orgs/acme")
-	for _, evil := range []string{
+	for i, evil := range []string{
 		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' autofocus onfocus='alert(1)`, `</textarea><script>alert(1)</script>`, `<!--`,
 	} {
 		p.post("/orgs/acme/assistants", "id", "asst_1", "name", evil, "role", evil).wants(t, 200)
@@ -338,7 +382,7 @@ func TestNamesAreTexts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.post("/orgs/acme/agents/inbound", "name", evil, "config", string(config))
+		p.post("/orgs/acme/agents/inbound", "version", strings.TrimPrefix(strconv.Itoa(i), "0"), "name", evil, "config", string(config)).wants(t, 200)
 		p.post("/access/tokens", "name", evil, "role", "operator").wants(t, 201)
 		for _, a := range []answer{
 			p.get("/orgs/acme"), p.get("/orgs/acme/agents/inbound"), p.get("/access"), p.get("/audit"),

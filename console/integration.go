@@ -102,7 +102,7 @@ func (c *Console) saveIntegration(v *visit) error {
 		return err
 	}
 	version, overlap := v.form.text("version"), v.form.text("overlap")
-	a := ask{method: http.MethodPut, path: path("/api/orgs/", org, "/integrations/", info.Name), ifMatch: version}
+	a := ask{method: http.MethodPut, path: path("/api/orgs/", org, "/integrations/", info.Name), ifMatch: version, ifNone: version == ""}
 	patch := version != "" && overlap == ""
 	fields := newObject(len(v.form.body) + 256)
 	v.fields(fields, info.Fields, "", patch)
@@ -155,8 +155,9 @@ func (v *visit) refill(inputs []input, r *refusal) {
 		for _, inner := range one.Inner {
 			one.Open = one.Open || inner.Value != "" || inner.Problem != ""
 		}
-		if !one.Secret && one.Type != "object" && one.Problem == "" {
-			one.Value = v.form.text(one.ID)
+		// What was left as it was is what is there by now: sent once more as it was loaded, it would undo what somebody else has changed.
+		if typed := v.form.text(one.ID); !one.Secret && one.Type != "object" && one.Problem == "" && !sameLines(typed, v.form.text("was."+one.ID)) {
+			one.Value = typed
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -117,21 +118,18 @@ func count(n int64, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// pretty is JSON as people read it.
+// pretty is JSON as people read it: with white space, and each name and number as it was written, since it is sent back from a form. The API
+// writes what could be markup as escapes.
 func pretty(raw json.RawMessage) string {
-	var v any
-	if json.Unmarshal(raw, &v) != nil {
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
 		return string(raw)
 	}
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if enc.Encode(v) != nil {
-		return string(raw)
-	}
-	return strings.TrimSpace(b.String())
+	return markup.Replace(b.String())
 }
+
+// markup passes over a backslash that is escaped itself.
+var markup = strings.NewReplacer(`\\`, `\\`, `\u003c`, "<", `\u003e`, ">", `\u0026`, "&")
 
 // done is what a page says after something was done, by the word in its query. Nothing of a query is ever shown itself.
 var done = map[string]string{

@@ -60,6 +60,7 @@ type sidecarProcess struct {
 	queue      *webhook.Queue  // the same
 	backlog    atomic.Pointer[store.Backlog]
 	webhookAPI admin.Webhooks
+	asked      chan struct{} // closed when no app is asked about a webhook any more; nil: none ever was
 
 	weak       []string                // what the kernel did not grant
 	inherited  map[string]net.Listener // from the service manager, by what they are for
@@ -246,6 +247,7 @@ func (s *sidecarProcess) drain() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.c.DrainTimeout)
 	defer cancel()
+	s.awaitApps(s.c.DrainTimeout / 2)
 	err := s.proxy.Shutdown(ctx)
 	if err != nil {
 		s.log.Warn().Msg("requests were still in flight at the end of --drain-timeout and are cut off")

@@ -57,6 +57,7 @@ func (s *sidecarProcess) startWebhooks(ctx context.Context) error {
 		}
 	})
 	stopped, drained := make(chan struct{}), make(chan struct{})
+	s.asked = drained
 	s.owned.Go(func() {
 		defer close(drained)
 		select {
@@ -92,6 +93,20 @@ func (s *sidecarProcess) drainWebhooks(server *webhook.Server, queue *webhook.Qu
 	}
 	if queue.Shutdown(ctx) != nil {
 		s.log.Warn().Msg("deliveries were still under way at the end of --drain-timeout; they are tried again")
+	}
+}
+
+// awaitApps waits for the apps that are being asked about webhooks, for no longer than most: what they answer may need a provider, and there is no
+// way to one but through the callers' listeners. Those stay open meanwhile.
+func (s *sidecarProcess) awaitApps(most time.Duration) {
+	if s.asked == nil {
+		return
+	}
+	t := time.NewTimer(most)
+	defer t.Stop()
+	select {
+	case <-s.asked:
+	case <-t.C:
 	}
 }
 
