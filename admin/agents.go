@@ -275,11 +275,7 @@ func (a *API) deleteAgent(c *call) error {
 	if err != nil {
 		return err
 	}
-	ifVersion, err := c.ifVersion()
-	if err != nil {
-		return err
-	}
-	expect, err := expected(ifVersion)
+	ifVersion, expect, err := c.expected()
 	if err != nil {
 		return err
 	}

@@ -195,11 +195,7 @@ func (a *API) deleteAssistant(c *call) error {
 	if err != nil {
 		return err
 	}
-	ifVersion, err := c.ifVersion()
-	if err != nil {
-		return err
-	}
-	expect, err := expected(ifVersion)
+	ifVersion, expect, err := c.expected()
 	if err != nil {
 		return err
 	}

@@ -86,11 +86,7 @@ func (a *API) deleteAgentsAssistant(c *call) error {
 	if _, err := c.query(); err != nil {
 		return err
 	}
-	ifVersion, err := c.ifVersion()
-	if err != nil {
-		return err
-	}
-	expect, err := expected(ifVersion)
+	_, expect, err := c.expected()
 	if err != nil {
 		return err
 	}

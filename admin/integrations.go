@@ -234,11 +234,7 @@ func (a *API) deleteIntegration(c *call) error {
 	if err != nil {
 		return err
 	}
-	ifVersion, err := c.ifVersion()
-	if err != nil {
-		return err
-	}
-	expect, err := expected(ifVersion)
+	ifVersion, expect, err := c.expected()
 	if err != nil {
 		return err
 	}
@@ -247,17 +243,6 @@ func (a *API) deleteIntegration(c *call) error {
 	}
 	c.status(http.StatusNoContent)
 	return nil
-}
-
-// expected is a precondition as the store's deletions take it: 0 is none.
-func expected(ifVersion *int64) (int64, error) {
-	switch {
-	case ifVersion == nil:
-		return 0, nil
-	case *ifVersion == 0:
-		return 0, badRequest("If-None-Match makes no sense for a deletion")
-	}
-	return *ifVersion, nil
 }
 
 // noCredential says which credential is not there.

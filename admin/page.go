@@ -132,16 +132,24 @@ func (c *call) ifVersion() (*int64, error) {
 	return nil, badRequest(`send one If-Match with the version as it came in ETag, like "3", or If-None-Match: *`)
 }
 
+// expected is the precondition of a deletion, as ifVersion has it and as the store takes it, where 0 is none.
+func (c *call) expected() (ifVersion *int64, expect int64, err error) {
+	ifVersion, err = c.ifVersion()
+	switch {
+	case err != nil || ifVersion == nil:
+		return nil, 0, err
+	case *ifVersion == 0:
+		return nil, 0, badRequest("If-None-Match makes no sense for a deletion")
+	}
+	return ifVersion, *ifVersion, nil
+}
+
 // onlyVersion is the version of what never changes as long as it is there: tokens.
 const onlyVersion = 1
 
 // ifOnlyVersion checks the precondition of deleting such a thing.
 func (c *call) ifOnlyVersion() error {
-	ifVersion, err := c.ifVersion()
-	if err != nil {
-		return err
-	}
-	if expect, err := expected(ifVersion); err != nil || expect > onlyVersion {
+	if _, expect, err := c.expected(); err != nil || expect > onlyVersion {
 		return cmp.Or(err, error(problemStale))
 	}
 	return nil

@@ -77,7 +77,7 @@ func (a *API) endRotation(c *call, end func(context.Context, store.Actor, store.
 	if err != nil {
 		return err
 	}
-	ifVersion, err := c.ifVersion()
+	ifVersion, _, err := c.expected()
 	if err != nil {
 		return err
 	}
@@ -85,9 +85,6 @@ func (a *API) endRotation(c *call, end func(context.Context, store.Actor, store.
 		return err
 	}
 	if err := c.readIfAny(); err != nil {
-		return err
-	}
-	if _, err := expected(ifVersion); err != nil {
 		return err
 	}
 	row, err := end(c.r.Context(), c.by, ref, ifVersion)

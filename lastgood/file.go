@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/keyward/keyward/seal"
 	"github.com/keyward/keyward/store"
 )
 
@@ -186,7 +187,7 @@ func (k *Keeper) save() error {
 	}
 	_ = os.Remove(k.journal(r.Generation)) // of a process that was ended at this point
 	if err := k.writeFile(r); err != nil {
-		return fmt.Errorf("writing %s: %w", k.o.Path, cause(err))
+		return fmt.Errorf("writing %s: %w", k.o.Path, seal.Cause(err))
 	}
 	_ = os.Remove(k.journal(k.generation))
 	k.wrote, k.generation = changes, r.Generation
@@ -213,19 +214,6 @@ func (k *Keeper) writeFile(r *rows) error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
-	}
-	return err
-}
-
-// cause is a file error without the path: a temporary file has another one each time, and the same trouble is told once.
-func cause(err error) error {
-	var p *fs.PathError
-	var l *os.LinkError
-	switch {
-	case errors.As(err, &p):
-		return p.Err
-	case errors.As(err, &l):
-		return l.Err
 	}
 	return err
 }

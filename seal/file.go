@@ -42,13 +42,13 @@ func ReadFile(path string) ([]byte, error) {
 	// A pipe would block for ever without O_NONBLOCK; to a file it means nothing.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, cause(err)
+		return nil, Cause(err)
 	}
 	defer func() { _ = f.Close() }()
 	st, err := f.Stat()
 	switch {
 	case err != nil:
-		return nil, cause(err)
+		return nil, Cause(err)
 	case !st.Mode().IsRegular():
 		return nil, errors.New("it is not a file")
 	case !private(st.Mode().Perm(), st.Sys().(*syscall.Stat_t).Uid, os.Geteuid()):
@@ -60,7 +60,7 @@ func ReadFile(path string) ([]byte, error) {
 	n, err := io.ReadFull(f, text)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		clear(text)
-		return nil, cause(err)
+		return nil, Cause(err)
 	}
 	return text[:n], nil
 }
@@ -78,7 +78,7 @@ func private(perm fs.FileMode, owner uint32, reader int) bool {
 // CreateFile writes a file that only its owner may read, never over an existing one (os.ErrExist), whole and on the disk, or not at all.
 func CreateFile(path string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return cause(err)
+		return Cause(err)
 	}
 	name, err := writeBeside(path, text, nil)
 	if err != nil {
@@ -90,7 +90,7 @@ func CreateFile(path string, text []byte) error {
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("it exists, and a key is never overwritten; move it away or choose another path: %w", fs.ErrExist)
 		}
-		return cause(err)
+		return Cause(err)
 	}
 	return syncFolder(filepath.Dir(path))
 }
@@ -100,11 +100,11 @@ func CreateFile(path string, text []byte) error {
 func ReplaceFile(path string, text []byte) error {
 	path, err := filepath.EvalSymlinks(path) // the link stays
 	if err != nil {
-		return cause(err)
+		return Cause(err)
 	}
 	st, err := os.Stat(path)
 	if err != nil {
-		return cause(err)
+		return Cause(err)
 	}
 	name, err := writeBeside(path, text, st)
 	if err != nil {
@@ -112,7 +112,7 @@ func ReplaceFile(path string, text []byte) error {
 	}
 	if err := os.Rename(name, path); err != nil {
 		_ = os.Remove(name)
-		return cause(err)
+		return Cause(err)
 	}
 	return syncFolder(filepath.Dir(path))
 }
@@ -121,11 +121,11 @@ func ReplaceFile(path string, text []byte) error {
 func writeBeside(path string, text []byte, old fs.FileInfo) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".keys-*") // mode 0600
 	if err != nil {
-		return "", cause(err)
+		return "", Cause(err)
 	}
 	defer func() {
 		if closing := f.Close(); err == nil {
-			err = cause(closing)
+			err = Cause(closing)
 		}
 		if err != nil {
 			_ = os.Remove(f.Name())
@@ -138,26 +138,26 @@ func writeBeside(path string, text []byte, old fs.FileInfo) (name string, err er
 		}
 		if own.Uid != owner.Uid || own.Gid != owner.Gid {
 			if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
-				return "", fmt.Errorf("it belongs to uid %d, who must be able to read the new one: %w; run this as that user or as root", owner.Uid, cause(err))
+				return "", fmt.Errorf("it belongs to uid %d, who must be able to read the new one: %w; run this as that user or as root", owner.Uid, Cause(err))
 			}
 		}
 		if err := f.Chmod(old.Mode().Perm() & 0o600); err != nil {
-			return "", cause(err)
+			return "", Cause(err)
 		}
 	}
 	if _, err := f.Write(text); err != nil {
-		return "", cause(err)
+		return "", Cause(err)
 	}
-	return f.Name(), cause(f.Sync())
+	return f.Name(), Cause(f.Sync())
 }
 
 func syncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return cause(err)
+		return Cause(err)
 	}
 	defer func() { _ = d.Close() }()
-	return cause(d.Sync())
+	return Cause(d.Sync())
 }
 
 // LockFile keeps others that change the same key file out, until unlock. What is locked is its folder: a lock file of its own would be
@@ -168,7 +168,7 @@ func LockFile(path string) (unlock func(), err error) {
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
-		return nil, cause(err)
+		return nil, Cause(err)
 	}
 	for deadline := time.Now().Add(lockPatience); ; {
 		err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -186,8 +186,8 @@ func LockFile(path string) (unlock func(), err error) {
 	}
 }
 
-// cause is a file error without the path, which the message names already.
-func cause(err error) error {
+// Cause is a file error without the path, which the message names already, or which is a temporary one.
+func Cause(err error) error {
 	var p *fs.PathError
 	var l *os.LinkError
 	switch {
